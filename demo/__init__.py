@@ -1,0 +1,1 @@
+"""The bundled demo model: a procedural world with ground truth and a real, small InstructPix2Pix trained on it."""

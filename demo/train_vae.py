@@ -1,0 +1,145 @@
+"""Stage 1 of `python -m demo.train`: the VAE, from nothing, on pictures of the procedural world."""
+
+from __future__ import annotations
+
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from demo.edits import random_edits
+from demo.models import LATENT_CHANNELS, build_vae
+from demo.scenes import random_scene, render
+
+PICTURES = 5000
+BATCH = 8
+WARMUP = 50  # optimiser steps
+LEARNING_RATE = 2e-3
+KL_WEIGHT = 1e-6
+TIE_WEIGHT = 0.05  # three channels follow the downsampled RGB: without it, channels die (demo card)
+EDGE_WEIGHT = 0.5
+
+
+def pictures(seeds: range) -> np.ndarray:
+    """One picture a seed, before or after a few edits, so that hats, suns and nights are seen too: (n, 128, 128, 3)."""
+    result = []
+    for seed in seeds:
+        rng = np.random.default_rng([7, seed])
+        scene = random_scene(rng)
+        for edit in random_edits(rng, scene, int(rng.integers(0, 4))):
+            scene = edit.apply(scene)
+        if rng.random() < 0.05:
+            scene = random_scene(rng)
+        result.append(render(scene))
+    return np.stack(result)
+
+
+def to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
+    """(n, H, W, 3) uint8 -> (n, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def psnr(vae: AutoencoderKL, images: Tensor) -> float:
+    """Reconstruction of held-out pictures, dB on the 0..1 range."""
+    with torch.no_grad():
+        decoded = vae.decode(vae.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
+    return float(-10 * torch.log10(((decoded - images) / 2).pow(2).mean()))
+
+
+def train(folder: Path, minutes: float, device: torch.device, workers: int) -> AutoencoderKL:
+    """Trains for `minutes` of wall time in all, counting the legs that an interrupted run already did."""
+    checkpoint = folder / "vae.pt"
+    vae = build_vae().to(device)
+    optimiser = torch.optim.AdamW(vae.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
+    spent, done = 0.0, 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        vae.load_state_dict(state["vae"])
+        if state["finished"]:
+            return vae.eval()
+        optimiser.load_state_dict(state["optimiser"])
+        spent, done = state["seconds"], state["images"]
+
+    held_out = to_tensor(pictures(range(10_000_000, 10_000_032)), device)
+    with get_context("spawn").Pool(workers) as pool:
+        chunks = [range(i, i + 100) for i in range(0, PICTURES, 100)]
+        seen = np.concatenate(pool.map(pictures, chunks))
+    start, last_save = time.monotonic() - spent, time.monotonic()
+    while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
+        batch = to_tensor(seen[np.random.randint(len(seen), size=BATCH)], device)
+        crop = 64 if share < 0.85 else 128
+        for group in optimiser.param_groups:
+            group["lr"] = LEARNING_RATE * min(1, (done + 1) / (BATCH * WARMUP)) * (1 - share) + 1e-5
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = _loss(vae, _crop(batch, crop))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimiser.step()
+        done += len(batch)
+        if time.monotonic() - last_save > 30:
+            last_save = time.monotonic()
+            print(
+                f"vae {100 * share:3.0f}%  {done} pictures  {psnr(vae, held_out):.2f} dB on held-out pictures",
+                flush=True,
+            )
+            _save(checkpoint, vae, optimiser, time.monotonic() - start, done, finished=False)
+    vae.eval()
+    _whiten(vae, to_tensor(pictures(range(9_000_000, 9_000_256)), device))
+    print(f"vae done: {done} pictures, {psnr(vae, held_out):.2f} dB", flush=True)
+    _save(checkpoint, vae, optimiser, time.monotonic() - start, done, finished=True)
+    return vae
+
+
+def _loss(vae: AutoencoderKL, images: Tensor) -> Tensor:
+    posterior = vae.encode(images).latent_dist
+    latents = posterior.sample()
+    decoded = vae.decode(latents).sample
+    error = decoded - images
+    edges = sum(error.diff(dim=d).abs().mean() for d in (2, 3))
+    small = F.avg_pool2d(images, 8)
+    tie = (posterior.mean[:, :3] - 2 * small).abs().mean()
+    kl = posterior.kl().mean() / latents[0].numel()
+    extra: Tensor = EDGE_WEIGHT * edges + TIE_WEIGHT * tie + KL_WEIGHT * kl
+    return error.abs().mean() + error.pow(2).mean() + extra
+
+
+def _crop(images: Tensor, size: int) -> Tensor:
+    """One random crop on the 8-pixel grid, the same for the whole batch."""
+    top, left = (8 * int(torch.randint(0, (128 - size) // 8 + 1, ())) for _ in range(2))
+    return images[:, :, top : top + size, left : left + size]
+
+
+@torch.no_grad()
+def _whiten(vae: AutoencoderKL, images: Tensor) -> None:
+    """Folds ZCA whitening into the 1x1 convolutions around the latent: every direction then has unit variance."""
+    c = LATENT_CHANNELS
+    latents = vae.encode(images).latent_dist.mode()
+    flat = latents.movedim(1, 0).flatten(1).double()  # (c, n)
+    mean = flat.mean(1)
+    values, vectors = torch.linalg.eigh(torch.cov(flat))
+    whiten = (vectors * values.rsqrt()) @ vectors.T
+    colour = (vectors * values.sqrt()) @ vectors.T
+    before, after = vae.quant_conv, vae.post_quant_conv
+    weight, bias = before.weight[:c, :, 0, 0].double(), before.bias[:c].double()
+    before.weight[:c, :, 0, 0] = (whiten @ weight).float()
+    before.bias[:c] = (whiten @ (bias - mean)).float()
+    weight, bias = after.weight[:, :, 0, 0].double(), after.bias.double()
+    after.bias.copy_((bias + weight @ mean).float())
+    after.weight[:, :, 0, 0] = (weight @ colour).float()
+
+
+def _save(
+    path: Path, vae: AutoencoderKL, optimiser: torch.optim.Optimizer, seconds: float, images: int, *, finished: bool
+) -> None:
+    state = {"vae": vae.state_dict(), "seconds": seconds, "images": images, "finished": finished}
+    if not finished:
+        state["optimiser"] = optimiser.state_dict()
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    temporary.replace(path)

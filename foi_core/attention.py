@@ -1,0 +1,201 @@
+"""Cross-attention watched and modulated: Eq. 3-7 of Guo and Lin (2024).
+
+Only the cross-attention (`attn2`) processors of the UNet are replaced, once, when the model is loaded. What they do
+in a forward pass is told by the plan that `CrossAttention.apply` holds for its duration: nothing survives a pass,
+even one that fails. Without a plan they are stock scaled dot-product attention.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from torch import Tensor
+
+from foi_core import choices, masks
+
+
+def xi(t: float) -> float:
+    """Eq. 7: 0.05 t^4, with the timestep t normalised to [0, 1]."""
+    return choices.XI_FACTOR * t**choices.XI_POWER
+
+
+def scores(queries: Tensor, keys: Tensor) -> Tensor:
+    """Eq. 4 and 5, already divided by sqrt(d): Q K^T / sqrt(d), (heads, queries, tokens), in float32.
+
+    Eq. 3 is linear in its scores, so scaling first changes nothing but keeps half precision from overflowing.
+    """
+    return (queries.float() / math.sqrt(queries.shape[-1])) @ keys.float().transpose(-1, -2)
+
+
+def strengthening(X: Tensor, alpha: Tensor, xi_t: float) -> Tensor:
+    """Eq. 6: dX = alpha * xi(t) * (max(X) - X); the maximum per head and query, over all tokens. alpha (tokens,)."""
+    return alpha * xi_t * (X.amax(dim=-1, keepdim=True) - X)
+
+
+def modulated_attention(X: Tensor, Y: Tensor, M: Tensor, alpha: Tensor, xi_t: float) -> Tensor:
+    """Eq. 3: softmax((X + dX) * M + Y * (1 - M)), X and Y scaled scores (heads, queries, tokens), M (queries,
+    tokens)."""
+    return (torch.lerp(Y, X + strengthening(X, alpha, xi_t), M)).softmax(dim=-1)
+
+
+def token_masks(M: Tensor, owner: Tensor) -> Tensor:
+    """M of Eq. 3: each M_i of (k, h, w) broadcast over the tokens of its own T_i -> (h * w, tokens).
+
+    `owner` (tokens,) names each token's sub-instruction; k means none of them: `choices.UNOWNED_TOKENS`.
+    """
+    columns = torch.cat([M, masks.union(M)[None]])  # (k + 1, h, w)
+    return columns.flatten(1)[owner].T
+
+
+@dataclass
+class Focus:
+    """How one edit's instruction row is modulated; kept for the whole edit.
+
+    `masks` (k, h, w), `owner` and `alpha` (tokens,). M is interpolated once for every layer size and kept.
+    """
+
+    masks: Tensor
+    owner: Tensor
+    alpha: Tensor
+    _at_size: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+
+    def at(self, size: tuple[int, int]) -> Tensor:
+        if size not in self._at_size:
+            self._at_size[size] = token_masks(masks.interpolate(self.masks, size), self.owner)
+        return self._at_size[size]
+
+
+@dataclass(frozen=True)
+class FocusRow:
+    """One row to modulate: its index in the UNet batch, its (I, null) partner's, and xi at its own timestep."""
+
+    row: int
+    null_row: int
+    focus: Focus
+    xi_t: float
+
+
+@dataclass
+class Plan:
+    """What the cross-attention does in one forward pass, and what it saw.
+
+    `watch` are the rows whose attention is collected at the map level; `seen` their sums over layers and heads.
+    """
+
+    latent_size: tuple[int, int]
+    watch: tuple[int, ...] = ()
+    focus: tuple[FocusRow, ...] = ()
+    seen: Tensor | None = None  # (rows watched, queries, tokens)
+    maps: int = 0
+
+    def collect(self, probabilities: Tensor) -> None:
+        """Adds one layer's (rows, heads, queries, tokens)."""
+        total = probabilities.float().sum(dim=1)
+        self.seen = total if self.seen is None else self.seen + total
+        self.maps += probabilities.shape[1]
+
+    def attention(self, level: int) -> Tensor:
+        """The mean over the level's layers and heads, (rows watched, h, w, tokens)."""
+        if self.seen is None:
+            raise RuntimeError("no cross-attention layer was watched: run the UNet inside CrossAttention.apply first")
+        rows, _, tokens = self.seen.shape
+        return (self.seen / self.maps).reshape(rows, *size_at_level(self.latent_size, level), tokens)
+
+
+class CrossAttention:
+    """All cross-attention of one UNet, under one plan at a time."""
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        self.level = map_level(unet)
+        self.plan: Plan | None = None
+        levels = layer_levels(unet)
+        processors = dict(unet.attn_processors)
+        for name, level in levels.items():
+            processors[name] = _Processor(self, level)
+        unet.set_attn_processor(processors)
+
+    @contextmanager
+    def apply(self, plan: Plan) -> Iterator[None]:
+        self.plan = plan
+        try:
+            yield
+        finally:
+            self.plan = None
+
+
+class _Processor:
+    """Replaces one `attn2`: stock attention for every row, then the rows of the plan anew."""
+
+    def __init__(self, parent: CrossAttention, level: int) -> None:
+        self.parent = parent
+        self.level = level
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,  # noqa: ARG002  the processors' common signature
+    ) -> Tensor:
+        query, key, value = (
+            projected.unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # (B, heads, queries or tokens, d)
+            for projected in (
+                attn.to_q(hidden_states),
+                attn.to_k(encoder_hidden_states),
+                attn.to_v(encoder_hidden_states),
+            )
+        )
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
+        if (plan := self.parent.plan) is not None:
+            for focus_row in plan.focus:
+                out[focus_row.row] = self._modulated(focus_row, plan.latent_size, query, key, value)
+            if plan.watch and self.level == self.parent.level:
+                rows = list(plan.watch)
+                plan.collect(scores(query[rows], key[rows]).softmax(dim=-1))
+        out = out.transpose(1, 2).flatten(2).to(query.dtype)  # (B, queries, heads * d)
+        return attn.to_out[1](attn.to_out[0](out))  # type: ignore[no-any-return]
+
+    def _modulated(
+        self, this: FocusRow, latent_size: tuple[int, int], query: Tensor, key: Tensor, value: Tensor
+    ) -> Tensor:
+        X = scores(query[this.row], key[this.row])
+        Y = scores(query[this.null_row], key[this.null_row])
+        M = this.focus.at(size_at_level(latent_size, self.level))
+        return (modulated_attention(X, Y, M, this.focus.alpha, this.xi_t) @ value[this.row].float()).to(query.dtype)
+
+
+def layer_levels(unet: UNet2DConditionModel) -> dict[str, int]:
+    """Each cross-attention processor's name and its level: how often its latent was halved."""
+    deepest = len(unet.config.block_out_channels) - 1
+    levels = {}
+    for name in unet.attn_processors:
+        if ".attn2." in name:
+            place, index = name.split(".")[:2]
+            levels[name] = (
+                int(index) if place == "down_blocks" else deepest - (int(index) if place == "up_blocks" else 0)
+            )
+    return levels
+
+
+def map_level(unet: UNet2DConditionModel) -> int:
+    """The level whose map is nearest to `choices.MAP_SIDE` at the model's native size, of those with
+    cross-attention."""
+    native = unet.config.sample_size
+    side = min(native) if isinstance(native, list | tuple) else native
+    return min(set(layer_levels(unet).values()), key=lambda level: abs(math.log(side / 2**level / choices.MAP_SIDE)))
+
+
+def size_at_level(latent_size: tuple[int, int], level: int) -> tuple[int, int]:
+    """(h, w) after `level` halvings; the UNet's strided convolutions round up."""
+    height, width = latent_size
+    for _ in range(level):
+        height, width = math.ceil(height / 2), math.ceil(width / 2)
+    return height, width

@@ -1,0 +1,35 @@
+"""Every error that foi_core raises on purpose.
+
+FoiError
+├── InvalidParameter      a value of the request is not allowed; names the field, the value and what is allowed
+├── UnsupportedCheckpoint the model folder is not of the InstructPix2Pix family; says what is missing
+└── EditCanceled          the caller asked to stop
+"""
+
+from __future__ import annotations
+
+
+class FoiError(Exception):
+    """Base of all errors that foi_core raises on purpose."""
+
+
+class InvalidParameter(FoiError, ValueError):
+    """A value that is not allowed: `field` in dotted form (`instructions[0].keyword`), `value`, and what is
+    `allowed`."""
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        shown = repr(value)
+        super().__init__(
+            f"{field}: {shown if len(shown) <= 80 else shown[:77] + '...'} is not allowed; expected {allowed}"
+        )
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+
+
+class UnsupportedCheckpoint(FoiError):
+    """The model cannot be used for instruction editing; the message says why and which models can."""
+
+
+class EditCanceled(FoiError):
+    """The edit was stopped by its caller before it was done; it has no result."""

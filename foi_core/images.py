@@ -1,0 +1,82 @@
+"""Pictures in and out: PIL <-> tensors, IP2P's size rule, and pasting the input back outside the mask."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image, ImageChops, ImageFilter
+from torch import Tensor
+
+from foi_core import choices
+
+SIDE_MULTIPLE = 64
+
+
+def model_size(width: int, height: int, resolution: int) -> tuple[int, int]:
+    """Width and height at which the model sees a picture: InstructPix2Pix's own rule, for a native `resolution`.
+
+    f = resolution / max(w, h); f = ceil(min(w, h) f / 64) 64 / min(w, h); both sides floored to multiples of 64. The
+    original crops to that size; we resize, and give the result the input's size again.
+    """
+    factor = resolution / max(width, height)
+    factor = math.ceil(min(width, height) * factor / SIDE_MULTIPLE) * SIDE_MULTIPLE / min(width, height)
+    # The factor makes the shorter side a multiple up to rounding: without the nudge, 63.999... would floor to nothing.
+    return tuple(int(side * factor / SIDE_MULTIPLE + 1e-6) * SIDE_MULTIPLE for side in (width, height))  # type: ignore[return-value]
+
+
+def to_tensor(image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """An RGB picture resized to `size` (width, height): float32 (1, 3, height, width) in [-1, 1]."""
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32))
+    return pixels.permute(2, 0, 1)[None] / 127.5 - 1
+
+
+def to_image(pixels: Tensor, size: tuple[int, int]) -> Image.Image:
+    """One picture (3, H, W) in [-1, 1] -> RGB of `size` (width, height)."""
+    levels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    image = Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def mask_to_image(mask: Tensor, size: tuple[int, int]) -> Image.Image:
+    """A binary mask (h, w) -> "L" of `size` (width, height), 255 = may change."""
+    levels = (mask > 0.5).to(torch.uint8).mul(255).cpu().numpy()
+    return Image.fromarray(levels).resize(size, Image.Resampling.NEAREST)
+
+
+def picture_mask(mask: Image.Image) -> Image.Image:
+    """A caller's mask made binary: "L", 255 where it is at least 128."""
+    return mask.convert("L").point(lambda level: 255 if level >= 128 else 0)
+
+
+def mask_to_grid(mask: Image.Image, grid: tuple[int, int]) -> Tensor:
+    """A picture-sized mask -> binary float32 (h, w) on a coarser `grid`.
+
+    A cell is in when the mask covers at least half as much of it as of its best covered cell: for ordinary masks that
+    is half of the cell, and a mask thinner than a cell does not vanish.
+    """
+    height, width = grid
+    coverage = np.asarray(picture_mask(mask).resize((width, height), Image.Resampling.BOX), dtype=np.float32)
+    if coverage.max() == 0:
+        return torch.zeros(grid)
+    return torch.from_numpy((coverage >= coverage.max() / 2).astype(np.float32))
+
+
+def union(masks: list[Image.Image]) -> Image.Image:
+    """White where any of the masks is white."""
+    result = masks[0]
+    for mask in masks[1:]:
+        result = ImageChops.lighter(result, mask)
+    return result
+
+
+def composite(edited: Image.Image, original: Image.Image, mask: Image.Image) -> Image.Image:
+    """`edited` inside `mask`, `original` outside, to the byte; the soft edge lies inside the mask
+    (`choices.FEATHER_SHARE`)."""
+    radius = max(1, round(min(original.size) * choices.FEATHER_SHARE))
+    blurred = mask.filter(ImageFilter.BoxBlur(radius))
+    inner = blurred.point(lambda level: max(0, 2 * level - 255))
+    return Image.composite(edited, original, ImageChops.darker(inner, mask))

@@ -1,0 +1,134 @@
+"""What an edit is asked to do: frozen, validated, torch-free."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
+
+from PIL import Image
+
+from foi_core.errors import InvalidParameter
+
+Method = Literal["foi", "ip2p"]
+METHODS: tuple[Method, ...] = ("foi", "ip2p")
+
+MAX_SUB_INSTRUCTIONS = 8
+MAX_TEXT_LENGTH = 500
+SEED_LIMIT = 2**32
+
+# Inclusive ranges of the numeric fields, for every caller that checks or documents them.
+RANGES: dict[str, tuple[float, float]] = {
+    "num_inference_steps": (1, 150),
+    "strength": (0.01, 1.0),
+    "guidance_scale": (0.0, 50.0),
+    "image_guidance_scale": (0.0, 20.0),
+    "seed": (0, SEED_LIMIT - 1),
+    "threshold": (0.0, 1.0),
+    "mask_at": (0.0, 1.0),
+    "modulation_end": (0.0, 1.0),
+    "disentangle_end": (0.0, 1.0),
+    "intensity": (0.0, 100.0),
+}
+
+
+@dataclass(frozen=True)
+class SubInstruction:
+    """One atomic edit T_i of the instruction.
+
+    `keyword` is e_i, the word or words of `text` whose cross-attention grounds it (None: found by a rule).
+    `intensity` is alpha of Eq. 6. `mask` replaces the found region: an "L" picture of the input's size, white = may
+    change.
+    """
+
+    text: str
+    keyword: str | None = None
+    intensity: float = 1.0
+    mask: Image.Image | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str) or not self.text.strip():
+            raise InvalidParameter("text", self.text, "a sentence that says what to change")
+        if len(self.text) > MAX_TEXT_LENGTH:
+            raise InvalidParameter("text", self.text, f"at most {MAX_TEXT_LENGTH} characters")
+        if self.keyword is not None and not self.keyword.strip():
+            raise InvalidParameter("keyword", self.keyword, "a word of the instruction, or nothing at all")
+        _check_number("intensity", self.intensity)
+
+
+@dataclass(frozen=True)
+class ModelDefaults:
+    """Settings that a checkpoint recommends for itself; the paper's where it names none."""
+
+    num_inference_steps: int = 100
+    guidance_scale: float = 7.5
+    image_guidance_scale: float = 1.5
+    threshold: float | tuple[float, float] = (0.4, 0.7)
+
+
+@dataclass(frozen=True)
+class EditSpec:
+    """Everything that one edit is asked to do. None means: the model's own default (`ModelDefaults`); a seed is drawn.
+
+    `strength` is the share of noise that the start gets (the paper's 80%). `threshold` is tau of Eq. 2: a number, or
+    a range that it is drawn from by the edit's own seed. The three switches of the paper's Tables 3-5 are shares of
+    the run in [0, 1]: `mask_at` when the masks are taken, `modulation_end` and `disentangle_end` when each part of
+    the method stops. `preserve_outside_mask` pastes the input back outside the masks, to the byte.
+    """
+
+    instructions: tuple[SubInstruction, ...]
+    method: Method = "foi"
+    num_inference_steps: int | None = None
+    strength: float = 0.8
+    guidance_scale: float | None = None
+    image_guidance_scale: float | None = None
+    seed: int | None = None
+    threshold: float | tuple[float, float] | None = None
+    mask_at: float = 0.0
+    modulation_end: float = 1.0
+    disentangle_end: float = 0.75
+    preserve_outside_mask: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.instructions) <= MAX_SUB_INSTRUCTIONS:
+            raise InvalidParameter(
+                "instructions", len(self.instructions), f"1 to {MAX_SUB_INSTRUCTIONS} sub-instructions"
+            )
+        if self.method not in METHODS:
+            raise InvalidParameter("method", self.method, " or ".join(METHODS))
+        for name in ("num_inference_steps", "seed"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise InvalidParameter(name, value, "a whole number")
+        for name in RANGES.keys() & {f.name for f in fields(self)} - {"threshold"}:
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name))
+        if self.threshold is not None:
+            _check_threshold(self.threshold)
+
+    def with_defaults(self, defaults: ModelDefaults, seed: int) -> EditSpec:
+        """The same edit with nothing left open: `seed` and the model's `defaults` where this spec says None."""
+        given = {f.name: getattr(self, f.name) for f in fields(defaults)}
+        found = {name: getattr(defaults, name) if value is None else value for name, value in given.items()}
+        return replace(self, seed=seed if self.seed is None else self.seed, **found)
+
+
+def _check_number(name: str, value: float) -> None:
+    low, high = RANGES[name]
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or not low <= value <= high
+    ):
+        raise InvalidParameter(name, value, f"a number from {low:g} to {high:g}")
+
+
+def _check_threshold(threshold: float | tuple[float, float]) -> None:
+    bounds = threshold if isinstance(threshold, tuple) else (threshold, threshold)
+    if len(bounds) != 2:
+        raise InvalidParameter("threshold", threshold, "one number, or a range of two")
+    for bound in bounds:
+        _check_number("threshold", bound)
+    if bounds[0] > bounds[1]:
+        raise InvalidParameter("threshold", threshold, "a range whose first number is not above its second")

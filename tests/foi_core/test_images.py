@@ -1,0 +1,79 @@
+"""Sizes, masks on grids, and bytes that stay as they were."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from foi_core import images
+
+
+@pytest.mark.parametrize(
+    ("size", "resolution", "expected"),
+    [
+        ((512, 512), 512, (512, 512)),
+        ((1024, 768), 512, (512, 384)),
+        ((768, 1024), 512, (384, 512)),
+        ((1920, 1080), 512, (512, 320)),  # f = 512/1920; ceil(288/64) 64 = 320 / 1080 -> 568.9 x 320
+        ((300, 200), 512, (576, 384)),
+        ((128, 128), 128, (128, 128)),
+        ((4000, 500), 512, (512, 64)),
+        ((2001, 667), 512, (576, 192)),  # 170.7 of the shorter side is rounded up to 192
+    ],
+)
+def test_the_models_size_is_instruct_pix2pixs_own(
+    size: tuple[int, int], resolution: int, expected: tuple[int, int]
+) -> None:
+    width, height = images.model_size(*size, resolution)
+    assert width % 64 == 0
+    assert height % 64 == 0
+    assert min(width, height) >= 64
+    assert (width, height) == expected
+
+
+def test_no_size_rounds_down_to_nothing() -> None:
+    for width in range(16, 400, 7):
+        for height in range(16, 400, 11):
+            if max(width, height) <= 8 * min(width, height):
+                assert min(images.model_size(width, height, 128)) >= 64
+
+
+def test_a_picture_survives_the_way_to_a_tensor_and_back() -> None:
+    original = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 128, 3), dtype=np.uint8))
+    tensor = images.to_tensor(original, original.size)
+    assert tensor.shape == (1, 3, 64, 128)
+    assert images.to_image(tensor[0], original.size).tobytes() == original.tobytes()
+
+
+def test_outside_the_mask_every_byte_is_the_inputs_and_inside_it_is_the_edits() -> None:
+    rng = np.random.default_rng(1)
+    original, edited = (Image.fromarray(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)) for _ in range(2))
+    mask = Image.new("L", (256, 256))
+    mask.paste(255, (40, 60, 200, 180))
+    result = np.asarray(images.composite(edited, original, mask))
+    outside = np.asarray(mask) == 0
+    assert (result[outside] == np.asarray(original)[outside]).all()
+    deep = np.zeros_like(outside)
+    deep[64:176, 44:196] = True  # further inside than the soft edge of 2 pixels
+    assert (result[deep] == np.asarray(edited)[deep]).all()
+
+
+def test_a_full_mask_has_no_edge_at_the_pictures_border() -> None:
+    original, edited = Image.new("RGB", (64, 64), "black"), Image.new("RGB", (64, 64), "white")
+    assert images.composite(edited, original, Image.new("L", (64, 64), 255)).tobytes() == edited.tobytes()
+
+
+def test_a_callers_mask_goes_to_a_grid_by_half_coverage_and_a_thin_one_does_not_vanish() -> None:
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 20, 64))  # two and a half cells of eight
+    assert images.mask_to_grid(mask, (8, 8))[0].tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+    line = Image.new("L", (64, 64))
+    line.paste(255, (3, 0, 4, 64))
+    assert images.mask_to_grid(line, (8, 8))[0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert images.mask_to_grid(Image.new("L", (64, 64)), (8, 8)).sum() == 0
+
+
+def test_a_found_mask_sent_back_as_a_callers_mask_is_the_same_mask() -> None:
+    found = (torch.rand(16, 12, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    as_picture = images.mask_to_image(found, (360, 480))
+    assert torch.equal(images.mask_to_grid(as_picture, (16, 12)), found)
