@@ -1,0 +1,47 @@
+# Everything a user runs. Each target sets up what it needs; `make` alone shows this list.
+PYTHON ?= python3
+# PyTorch's own index with CPU builds. A CUDA machine: make setup TORCH_INDEX=https://download.pytorch.org/whl/cu130
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+VENV := .venv
+RUN := TRANSFORMERS_VERBOSITY=error $(VENV)/bin/python
+
+.PHONY: help setup demo serve test check format score train clean
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / \t/' | expand -t 12
+
+setup: $(VENV)/.ready ## virtual environment with pinned dependencies
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -q --upgrade pip
+	$(VENV)/bin/pip install -q --retries 1 --extra-index-url $(TORCH_INDEX) -c constraints.txt torch
+	$(VENV)/bin/pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup ## one real edit of two instructions over HTTP; pictures in out/demo
+	$(RUN) -m demo.showcase
+
+serve: setup ## Redis, API and worker until Ctrl-C
+	$(RUN) -m worker.supervisor
+
+test: setup ## all tests
+	$(RUN) -m pytest
+
+check: setup ## ruff and mypy --strict
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: setup ## let ruff mend what it can
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+score: setup ## successes of the demo model on 20 unseen scenes
+	$(RUN) -m demo.score
+
+train: setup ## train the demo model from nothing (hours; resumes)
+	$(RUN) -m demo.train
+
+clean: ## remove what demo, serve and tests left
+	rm -rf out/demo data
