@@ -1,6 +1,6 @@
 """`make demo`: the whole service is started, edits a picture over HTTP, and is stopped again.
 
-Writes to out/demo: input.png, result.png, mask-1.png, mask-2.png, sheet.png, and summary.json (the edit's final record).
+Writes to out/demo: input.png, result.png, mask-1.png, mask-2.png, sheet.png, summary.json (the edit's final record).
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def main() -> None:
         plain = fetch(client, baseline["outputs"][0]["url"])
     (args.out / "summary.json").write_text(json.dumps(record, indent=2) + "\n")
     _draw(record, picture, plain, files).save(args.out / "sheet.png")
-    print(f"done: look at {(args.out / 'sheet.png').relative_to(ROOT) if args.out.is_relative_to(ROOT) else args.out}")
+    print(f"done: look at {os.path.relpath(args.out / 'sheet.png')}")
 
 
 @contextmanager
 def running_service(folder: Path) -> Iterator[str]:
-    """Redis, API and worker in processes of their own; yields the address once a worker is warm, stops all at the end."""
+    """Redis, API and worker in processes of their own: yields the address once they are ready, stops all at the end."""
     port = _free_port()
     environment = {**os.environ, "FOI_PORT": str(port), "FOI_DATA_DIR": str(folder / "data")}
     log = (folder / "service.log").open("w")
@@ -124,7 +124,9 @@ def fetch(client: httpx.Client, url: str) -> Image.Image:
     return Image.open(io.BytesIO(client.get(url).raise_for_status().content))
 
 
-def _draw(record: dict[str, Any], picture: Image.Image, plain: Image.Image, files: dict[str, Image.Image]) -> Image.Image:
+def _draw(
+    record: dict[str, Any], picture: Image.Image, plain: Image.Image, files: dict[str, Image.Image]
+) -> Image.Image:
     result, settings = files["result.png"], record["input"]
     outside = record["metrics"]["change_outside_mask"]
     top = [
@@ -136,7 +138,9 @@ def _draw(record: dict[str, Any], picture: Image.Image, plain: Image.Image, file
     regions = []
     for i, (mask, part) in enumerate(zip(record["masks"], settings["instructions"], strict=True), start=1):
         regions.append(Tile(heat(files[f"attention-{i}.png"]), f"attention {i}: {part['keyword']}", part["text"]))
-        regions.append(Tile(files[f"mask-{i}.png"], f"mask {i}", f"{100 * mask['area']:.0f}% of the picture may change"))
+        regions.append(
+            Tile(files[f"mask-{i}.png"], f"mask {i}", f"{100 * mask['area']:.0f}% of the picture may change")
+        )
     rows = [top, *(regions[i : i + 4] for i in range(0, len(regions), 4))]
     scales = f"s_T {settings['guidance_scale']:g}, s_I {settings['image_guidance_scale']:g}"
     text = ", ".join(part["text"] for part in settings["instructions"])

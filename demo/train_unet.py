@@ -32,7 +32,7 @@ LEARNING_RATE = 1e-3
 WARMUP = 300  # optimiser steps
 EMA_HALFLIFE = 12_000  # samples
 REGION_WEIGHT = 4.0
-ATTENTION_WEIGHT = 0.05
+ATTENTION_WEIGHT = 0.2
 SINK_WEIGHT = 0.05
 DROP_TEXT, DROP_BOTH = 0.07, 0.04
 BLEND_SHARE = 0.5
@@ -211,7 +211,7 @@ def noised(x0: Tensor, carrier: Tensor, noise: Tensor, alpha_bar: Tensor) -> tup
 def attention_losses(
     recorders: list[RecordingProcessor], regions: Tensor, columns: Tensor, no_text: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of each keyword's spatial attention to its true region, and of null rows to the start token."""
+    """Divergence of each keyword's spatial attention from its true region, and of null rows' from the start token."""
     n = len(regions)
     attention, sink = regions.new_zeros(()), regions.new_zeros(())
     areas = regions.sum((2, 3))
@@ -224,8 +224,8 @@ def attention_losses(
         log_share = (keyword + 1e-8).log() - (keyword.sum(-1, keepdim=True) + 1e-8).log()
         wanted = F.adaptive_avg_pool2d(regions, side).flatten(2)
         wanted = wanted / wanted.sum(-1, keepdim=True).clamp_min(1e-6)
-        cross_entropy = -(wanted * log_share).sum(-1)
-        attention = attention + (cross_entropy * valid).sum() / valid.sum().clamp_min(1)
+        divergence = (torch.xlogy(wanted, wanted) - wanted * log_share).sum(-1)  # zero where attention fills the region
+        attention = attention + (divergence * valid).sum() / valid.sum().clamp_min(1)
         if no_text.any():
             sink = sink - (maps[no_text, :, 0] + 1e-6).log().mean()
     return attention / len(recorders), sink / len(recorders)

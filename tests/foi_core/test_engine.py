@@ -12,7 +12,10 @@ from foi_core.engine import Engine
 from foi_core.result import EditResult, Progress
 from tests.tiny_model import build_tiny_model
 
-TWO = (SubInstruction("make the ball black", keyword="ball"), SubInstruction("turn the grass into sand", keyword="grass"))
+TWO = (
+    SubInstruction("make the ball black", keyword="ball"),
+    SubInstruction("turn the grass into sand", keyword="grass"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,9 @@ def left_half(size: tuple[int, int]) -> Image.Image:
     return mask
 
 
-def edit(engine: Engine, image: Image.Image, instructions: tuple[SubInstruction, ...] = TWO, **settings: object) -> EditResult:
+def edit(
+    engine: Engine, image: Image.Image, instructions: tuple[SubInstruction, ...] = TWO, **settings: object
+) -> EditResult:
     given = {"num_inference_steps": 4, "seed": 1, **settings}
     return engine.edit(image, EditSpec(instructions, **given))  # type: ignore[arg-type]
 
@@ -102,16 +107,25 @@ def test_a_keyword_that_is_not_in_its_text_is_refused_by_name(engine: Engine) ->
 def test_intensity_of_one_instruction_changes_the_picture(engine: Engine) -> None:
     given = {"num_inference_steps": 8, "guidance_scale": 50.0, "preserve_outside_mask": False}
     results = [
-        edit(engine, picture(), (SubInstruction("make the ball black", mask=left_half((96, 80)), intensity=alpha),), **given)
+        edit(
+            engine,
+            picture(),
+            (SubInstruction("make the ball black", mask=left_half((96, 80)), intensity=alpha),),
+            **given,
+        )
         for alpha in (1.0, 100.0)
     ]
     assert results[0].image.tobytes() != results[1].image.tobytes()
 
 
-@pytest.mark.parametrize("switch", [{"mask_at": 0.99}, {"modulation_end": 0.0}, {"disentangle_end": 0.0}, {"disentangle_end": 1.0}])
+@pytest.mark.parametrize(
+    "switch", [{"mask_at": 0.99}, {"modulation_end": 0.0}, {"disentangle_end": 0.0}, {"disentangle_end": 1.0}]
+)
 def test_every_switch_of_the_papers_tables_changes_the_result(engine: Engine, switch: dict[str, float]) -> None:
     given = {"num_inference_steps": 8, "preserve_outside_mask": False, "guidance_scale": 7.5}
-    assert edit(engine, picture(), **given, **switch).image.tobytes() != edit(engine, picture(), **given).image.tobytes()
+    assert (
+        edit(engine, picture(), **given, **switch).image.tobytes() != edit(engine, picture(), **given).image.tobytes()
+    )
 
 
 def test_plain_instruct_pix2pix_has_no_regions(engine: Engine) -> None:

@@ -1,0 +1,36 @@
+"""The training's curves: `python -m demo.curves` draws docs/training.png from demo/model/log.jsonl."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+ROOT = Path(__file__).parent
+PANELS = {
+    "denoising": "denoising loss (training)",
+    "attention": "keyword attention's distance\nto the true region (nats)",
+    "error_inside": "error inside the region at t = 800,\ncopying the input = 1 (held out)",
+    "mask_iou": "median IoU of the keyword's mask,\ngamma 3, tau 0.5 (held out)",
+}
+
+
+def draw(log: Path, picture: Path) -> None:
+    """One panel a figure, over thousands of samples."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(4 * len(PANELS), 3.2), layout="constrained")
+    for axis, (name, title) in zip(axes, PANELS.items(), strict=True):
+        axis.plot([line["samples"] / 1000 for line in lines], [line[name] for line in lines], color="#2a5db0")
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("thousand samples")
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    figure.savefig(picture, dpi=100)
+
+
+if __name__ == "__main__":
+    draw(ROOT / "model" / "log.jsonl", ROOT.parent / "docs" / "training.png")

@@ -1,0 +1,38 @@
+"""Clients of Redis: one that answers quickly whether it works, one that outlives an outage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+__all__ = ["RedisError", "connect"]
+
+PATIENT_RETRIES = 60
+QUICK_RETRIES = 1
+"""Enough for a connection that Redis closed while it was idle."""
+
+
+def connect(url: str, *, patient: bool = False, decode: bool = False) -> Redis:
+    """A client with its own pool. `patient`: a worker's, which waits about two minutes for Redis to come back.
+
+    RQ needs bytes, our own keys are text (`decode`). RQ also changes its pool's socket timeout, hence one client for
+    each worker thread.
+    """
+    retries = PATIENT_RETRIES if patient else QUICK_RETRIES
+    cap = 2.0 if patient else 0.2
+    options: dict[str, Any] = {
+        "retry": Retry(ExponentialBackoff(cap=cap, base=0.1), retries),
+        "retry_on_error": [RedisConnectionError, RedisTimeoutError],
+        "socket_timeout": 10,
+        "decode_responses": decode,
+    }
+    if not url.startswith("unix:"):
+        options["socket_connect_timeout"] = 2
+    client: Redis = Redis.from_url(url, **options)
+    return client

@@ -1,0 +1,26 @@
+"""Child processes that never outlive their parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def end_with_parent() -> Callable[[], None]:
+    """A `preexec_fn`: on Linux the kernel sends SIGTERM to the child when its parent (the calling thread) dies."""
+    parent = os.getpid()
+
+    def ask_the_kernel() -> None:
+        if _LIBC is None:
+            return
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)  # the parent died in between
+
+    return ask_the_kernel

@@ -1,0 +1,202 @@
+"""The record of one edit, as it is stored: what came in, where it is, what came out.
+
+queued ──> running ──> succeeded | failed        (terminal: the first one written stays)
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+
+from foi_core.spec import EditSpec, Method, SubInstruction
+
+Status = Literal["queued", "running", "succeeded", "failed"]
+OutputFormat = Literal["png", "jpeg", "webp"]
+MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+INPUT_FILE = "input.png"
+
+
+def now() -> datetime:
+    """The present, in UTC."""
+    return datetime.now(UTC)
+
+
+def new_edit_id() -> str:
+    """An id that cannot be guessed: who knows it may read the edit."""
+    return f"edit_{uuid.uuid4().hex}"
+
+
+class Record(BaseModel):
+    """Immutable once made: a change of state is a new record."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Problem(Record):
+    """RFC 9457, as it stands in a failed edit."""
+
+    type: str
+    title: str
+    detail: str
+
+
+class Progress(Record):
+    """`step` denoising steps of `steps` are done; `stage` is encode, denoise or decode."""
+
+    step: int
+    steps: int
+    stage: str
+
+
+class Instruction(Record):
+    """One sub-instruction. `mask` is the stored file's name when the caller gave a mask."""
+
+    text: str
+    keyword: str | None = None
+    keyword_source: Literal["given", "rule", "attention"] | None = None
+    token_indices: tuple[int, ...] = ()
+    intensity: float = 1.0
+    mask: str | None = None
+
+
+class EditInput(Record):
+    """What was asked. A number that is None is the model's own default; it is filled in when the edit is done."""
+
+    instructions: tuple[Instruction, ...]
+    method: Method
+    num_inference_steps: int | None
+    strength: float
+    guidance_scale: float | None
+    image_guidance_scale: float | None
+    seed: int
+    threshold: float | tuple[float, float] | None
+    threshold_used: float | None = None
+    mask_at: float
+    modulation_end: float
+    disentangle_end: float
+    preserve_outside_mask: bool
+    output_format: OutputFormat
+    width: int
+    height: int
+
+    @classmethod
+    def from_spec(cls, spec: EditSpec, instructions: Sequence[Instruction], **rest: Any) -> EditInput:
+        """`rest`: seed, output_format, width and height, and threshold_used once it is known."""
+        numbers = {name: getattr(spec, name) for name in cls.model_fields.keys() & EditSpec.__dataclass_fields__.keys()}
+        return cls(**{**numbers, **rest, "instructions": tuple(instructions)})
+
+    def to_spec(self, masks: Sequence[Image.Image | None]) -> EditSpec:
+        """The engine's view, with the stored masks loaded: one per sub-instruction, None where none was given."""
+        parts = tuple(
+            SubInstruction(part.text, part.keyword, part.intensity, mask)
+            for part, mask in zip(self.instructions, masks, strict=True)
+        )
+        names = type(self).model_fields.keys() & EditSpec.__dataclass_fields__.keys()
+        return EditSpec(**{**{name: getattr(self, name) for name in names}, "instructions": parts})
+
+
+class StoredFile(Record):
+    """Where a file's bytes are in the blob store, and what they are."""
+
+    key: str
+    media_type: str
+    sha256: str
+    size: int
+
+
+class Output(Record):
+    seed: int
+    file: str
+    width: int
+    height: int
+
+
+class Mask(Record):
+    """Where sub-instruction `instruction` may change the picture; `area` is the share of it, 0 to 1."""
+
+    instruction: int
+    keyword: str | None
+    file: str
+    area: float
+
+
+class AttentionMap(Record):
+    instruction: int
+    file: str
+
+
+class Metrics(Record):
+    """`change_outside_mask`: largest difference, 0 to 255, outside all masks; None where there are no masks."""
+
+    queue_ms: int
+    run_ms: int
+    mask_area: float | None
+    change_outside_mask: int | None
+
+
+class EditWarning(Record):
+    code: str
+    message: str
+    instruction: int | None
+
+
+class Submission(Record):
+    """What came in; never changes."""
+
+    id: str
+    created_at: datetime
+    input: EditInput
+    metadata: dict[str, Any] | None
+    files: dict[str, StoredFile]
+
+
+class Outcome(Record):
+    """What came out; written once."""
+
+    status: Literal["succeeded", "failed"]
+    completed_at: datetime
+    input: EditInput | None = None
+    files: dict[str, StoredFile] = {}
+    outputs: tuple[Output, ...] = ()
+    masks: tuple[Mask, ...] = ()
+    attention_maps: tuple[AttentionMap, ...] = ()
+    metrics: Metrics | None = None
+    warnings: tuple[EditWarning, ...] = ()
+    error: Problem | None = None
+
+    @classmethod
+    def failed(cls, slug: str, title: str, detail: str) -> Outcome:
+        """An edit that ended without a result, with its reason as a problem."""
+        problem = Problem(type=f"/problems/{slug}", title=title, detail=detail)
+        return cls(status="failed", completed_at=now(), error=problem)
+
+
+class EditRecord(Record):
+    """One edit at one moment. `attempt` counts the starts: it is the fencing token of whoever runs the edit."""
+
+    submission: Submission
+    status: Status
+    expires_at: datetime
+    attempt: int = 0
+    started_at: datetime | None = None
+    progress: Progress | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def terminal(self) -> bool:
+        return self.outcome is not None
+
+    @property
+    def input(self) -> EditInput:
+        """What was asked, with every open number filled in once the edit is done."""
+        return (self.outcome and self.outcome.input) or self.submission.input
+
+    @property
+    def files(self) -> dict[str, StoredFile]:
+        """Every file that may be fetched, by its name."""
+        return self.submission.files | (self.outcome.files if self.outcome else {})

@@ -1,0 +1,65 @@
+"""Every setting of every process, in one place. `python -m jobs.settings` prints them as the table of the docs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read from the environment: `FOI_` and the field's name in capitals (`FOI_PORT=8080`)."""
+
+    model_config = SettingsConfigDict(env_prefix="FOI_", env_ignore_empty=True, validate_by_name=True, extra="ignore")
+
+    host: str = Field(default="127.0.0.1", description="Address that the HTTP service listens on.")
+    port: int = Field(default=8000, ge=1, le=65535, description="Port that the HTTP service listens on.")
+    data_dir: Path = Field(default=Path("data"), description="Folder of the blob store and of the embedded Redis.")
+    redis_url: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("FOI_REDIS_URL", "REDIS_URL"),
+        description="Redis or Valkey, 6.2 or later; `REDIS_URL` works too. Empty: an embedded one in the data folder.",
+    )
+    model: str = Field(default="demo", description="`demo`, a checkpoint's folder, or its name on the model hub.")
+    device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    workers: int = Field(
+        default=1, ge=1, le=64, description="Worker processes that the supervisor keeps alive; one per GPU."
+    )
+
+    retention_s: int = Field(
+        default=86_400, ge=60, description="How long a finished edit and its files are kept, in seconds."
+    )
+    max_queue: int = Field(default=1000, ge=1, description="Edits that may wait; further ones get 503 queue-full.")
+    max_body_bytes: int = Field(default=20 * 2**20, ge=1024, description="Largest request body, in bytes.")
+    max_pixels: int = Field(default=40_000_000, ge=256, description="Largest picture, in pixels after decoding.")
+    upload_timeout_s: int = Field(
+        default=60, ge=1, description="A body that has not arrived after so many seconds gets 408."
+    )
+    edit_timeout_s: int = Field(
+        default=1800, ge=1, description="An edit that runs longer, in seconds, fails with deadline-exceeded."
+    )
+    max_attempts: int = Field(
+        default=2, ge=1, le=10, description="Workers that may die under an edit before it fails with worker-lost."
+    )
+
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="Log lines for people or for machines."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least severe level that is logged."
+    )
+
+
+def markdown_table() -> str:
+    """The settings as a Markdown table: variable, default, meaning."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f"`{field.default}`"
+        rows.append(f"| `FOI_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(markdown_table())

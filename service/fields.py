@@ -1,0 +1,148 @@
+"""The form's fields: one table, from which the form is parsed and the API's description is made."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from foi_core.errors import InvalidParameter
+from foi_core.spec import METHODS, RANGES, EditSpec
+from jobs.records import MEDIA_TYPES
+
+MAX_METADATA_BYTES = 4096
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18})([eE][+-]?[0-9]{1,3})?")
+_SPEC_DEFAULTS = {field.name: field.default for field in fields(EditSpec) if field.default is not MISSING}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field that may be given once: how its text is read, and its JSON schema."""
+
+    name: str
+    read: Callable[[str, str], Any]
+    schema: dict[str, Any]
+
+
+def whole(name: str, text: str) -> int:
+    if not _WHOLE.fullmatch(text.strip()):
+        raise InvalidParameter(name, text, "a whole number")
+    return int(text)
+
+
+def number(name: str, text: str) -> float:
+    if not _NUMBER.fullmatch(text.strip()):
+        raise InvalidParameter(name, text, "a number")
+    return float(text)
+
+
+def threshold(name: str, text: str) -> float | tuple[float, float]:
+    """`0.5`, or the range `0.4-0.7`."""
+    low, dash, high = text.partition("-")
+    return (number(name, low), number(name, high)) if dash else number(name, low)
+
+
+def boolean(name: str, text: str) -> bool:
+    try:
+        return {"true": True, "1": True, "false": False, "0": False}[text.strip().lower()]
+    except KeyError:
+        raise InvalidParameter(name, text, "true or false") from None
+
+
+def one_of(*allowed: str) -> Callable[[str, str], str]:
+    def read(name: str, text: str) -> str:
+        if text not in allowed:
+            raise InvalidParameter(name, text, " or ".join(allowed))
+        return text
+
+    return read
+
+
+def json_value(name: str, text: str) -> Any:
+    """JSON as RFC 8259 has it: no NaN, and only text that can be written as UTF-8."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        value = json.loads(text, parse_constant=refuse)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        raise InvalidParameter(name, text, "valid JSON") from None
+    return value
+
+
+def metadata(name: str, text: str) -> dict[str, Any]:
+    if len(text.encode()) > MAX_METADATA_BYTES:
+        raise InvalidParameter(name, text, f"a JSON object of at most {MAX_METADATA_BYTES} bytes")
+    value = json_value(name, text)
+    if not isinstance(value, dict):
+        raise InvalidParameter(name, text, "a JSON object")
+    return value
+
+
+def _number_schema(name: str, kind: str, description: str) -> dict[str, Any]:
+    low, high = RANGES[name]
+    schema: dict[str, Any] = {"type": kind, "minimum": low, "maximum": high, "description": description}
+    if _SPEC_DEFAULTS.get(name) is not None:
+        schema["default"] = _SPEC_DEFAULTS[name]
+    return schema
+
+
+def _whole_field(name: str, description: str) -> Field:
+    return Field(name, whole, _number_schema(name, "integer", description))
+
+
+def _number_field(name: str, description: str) -> Field:
+    return Field(name, number, _number_schema(name, "number", description))
+
+
+_OWN = "Default: the model's own."
+_SHARE = "A share of the run, 0 to 1."
+
+SPEC_FIELDS = (
+    _whole_field("num_inference_steps", f"Denoising steps of the whole schedule. {_OWN}"),
+    _number_field("strength", "Share of noise that the start gets; less keeps more of the input."),
+    _number_field("guidance_scale", f"s_T: how strongly the instruction acts. {_OWN}"),
+    _number_field("image_guidance_scale", f"s_I: how strongly the input picture acts. {_OWN}"),
+    _whole_field("seed", "The same seed and input give the same picture. Drawn when omitted, and always echoed."),
+    Field(
+        "threshold",
+        threshold,
+        {
+            "type": "string",
+            "examples": ["0.5", "0.4-0.7"],
+            "description": "tau of Eq. 2, 0 to 1: a number, or a range `low-high` that it is drawn from by the seed; "
+            f"higher makes smaller masks. {_OWN}",
+        },
+    ),
+    Field(
+        "method",
+        one_of(*METHODS),
+        {"type": "string", "enum": list(METHODS), "default": "foi", "description": "ip2p: plain, without regions."},
+    ),
+    _number_field("mask_at", f"When the masks are taken. {_SHARE}"),
+    _number_field("modulation_end", f"When cross-condition attention modulation stops. {_SHARE}"),
+    _number_field("disentangle_end", f"When the mask-guided disentangled sampling stops. {_SHARE}"),
+    Field(
+        "preserve_outside_mask",
+        boolean,
+        {"type": "boolean", "default": True, "description": "Pastes the input back outside the masks, to the byte."},
+    ),
+)
+OTHER_FIELDS = (
+    Field(
+        "output_format",
+        one_of(*MEDIA_TYPES),
+        {"type": "string", "enum": list(MEDIA_TYPES), "default": "png", "description": "jpeg and webp are lossy."},
+    ),
+    Field(
+        "metadata",
+        metadata,
+        {"type": "string", "description": f"A JSON object of at most {MAX_METADATA_BYTES} bytes, echoed as it is."},
+    ),
+)
+SCALARS = {field.name: field for field in (*SPEC_FIELDS, *OTHER_FIELDS)}

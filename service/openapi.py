@@ -1,0 +1,89 @@
+"""The form as /docs shows it: parsed by hand, to refuse what is unknown, and described from the same table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from foi_core.spec import MAX_SUB_INSTRUCTIONS, MAX_TEXT_LENGTH, RANGES
+from service.fields import SCALARS
+from service.images import MAX_ASPECT, MIN_SIDE
+from service.problems import KINDS, MEDIA_TYPE
+from service.wire import Edit, ProblemView
+
+_LOW, _HIGH = RANGES["intensity"]
+
+_INSTRUCTIONS = {
+    "type": "string",
+    "description": (
+        'Instead of `instruction`: a JSON list of `{"text", "keyword"?, "intensity"?, "mask"?}`. '
+        "`keyword`: words of the text whose attention finds the region (default: found by a rule). "
+        f"`intensity`: alpha of Eq. 6, {_LOW:g} to {_HIGH:g} (default 1). "
+        "`mask`: the name of a further file of this form (PNG, JPEG, WEBP; the picture's size; white = may change)."
+    ),
+    "examples": ['[{"text": "make the hat black", "keyword": "hat", "intensity": 1.5}]'],
+}
+
+_FORM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["image"],
+    "properties": {
+        "image": {
+            "type": "string",
+            "format": "binary",
+            "description": f"PNG, JPEG or WEBP, not animated; sides of at least {MIN_SIDE}, at most {MAX_ASPECT}:1.",
+        },
+        "instruction": {
+            "type": "array",
+            "items": {"type": "string", "maxLength": MAX_TEXT_LENGTH},
+            "maxItems": MAX_SUB_INSTRUCTIONS,
+            "description": "Once: the whole text, which is split into sub-instructions. Several times: one each.",
+        },
+        "instructions": _INSTRUCTIONS,
+        **{name: field.schema for name, field in SCALARS.items()},
+    },
+    "additionalProperties": {"type": "string", "format": "binary", "description": "A mask that `instructions` names."},
+}
+
+CREATE_EDIT: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM_SCHEMA}}},
+    "parameters": [
+        {
+            "name": "Prefer",
+            "in": "header",
+            "schema": {"type": "string", "examples": ["wait=30"]},
+            "description": "`wait=N`: answer when the edit is done, or after N seconds (at most 60).",
+        }
+    ],
+}
+_EDIT_HEADERS = {
+    "Retry-After": {
+        "schema": {"type": "integer"},
+        "description": "Seconds until it is worth asking again; absent when done.",
+    }
+}
+LOCATION = {"Location": {"schema": {"type": "string"}, "description": "Address of the edit."}}
+
+
+def edit_response(description: str, **headers: dict[str, Any]) -> dict[str, Any]:
+    return {"model": Edit, "description": description, "headers": {**_EDIT_HEADERS, **headers}}
+
+
+def problem_responses(*slugs: str) -> dict[int | str, dict[str, Any]]:
+    """One entry per status; kinds that share one are listed together."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for slug in slugs:
+        status, title = KINDS[slug]
+        line = f"`/problems/{slug}`: {title}."
+        if status in responses:
+            responses[status]["description"] += f" {line}"
+        else:
+            content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemView"}}}
+            responses[status] = {"description": line, "content": content}
+    return responses
+
+
+def add_problem_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema that `problem_responses` refers to."""
+    model = ProblemView.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.setdefault("components", {}).setdefault("schemas", {})["ProblemView"] = model
+    return schema

@@ -1,0 +1,146 @@
+"""From form to spec: everything that can be wrong with the fields is said here, before a picture is looked at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from foi_core.errors import InvalidParameter
+from foi_core.spec import EditSpec, SubInstruction
+from foi_core.splitting import split_instruction
+from jobs.records import OutputFormat
+from service.fields import SCALARS, SPEC_FIELDS, json_value
+from service.forms import Form
+from service.problems import invalid
+
+INSTRUCTION_KEYS = frozenset({"text", "keyword", "intensity", "mask"})
+
+
+@dataclass(frozen=True)
+class Request:
+    """A submit whose fields are all right. `masks[i]` names the file part of sub-instruction i, or is None."""
+
+    spec: EditSpec
+    masks: tuple[str | None, ...]
+    output_format: OutputFormat
+    metadata: dict[str, Any] | None
+
+
+@dataclass
+class _Errors:
+    """Collects what is wrong, so that a caller sees all of it at once."""
+
+    found: list[InvalidParameter] = field(default_factory=list)
+
+    @contextmanager
+    def collect(self, prefix: str = "") -> Iterator[None]:
+        try:
+            yield
+        except InvalidParameter as error:
+            self.found.append(InvalidParameter(prefix + error.field, error.value, error.allowed))
+
+    def raise_any(self) -> None:
+        if self.found:
+            raise invalid(self.found)
+
+
+def parse(form: Form) -> Request:
+    """Raises the 422 that names every wrong field."""
+    errors = _Errors()
+    _check_names(form, errors)
+    values = _scalars(form, errors)
+    instructions, masks = _instructions(form, errors)
+    for name in form.files.keys() - {"image"} - set(masks):
+        errors.found.append(InvalidParameter(name, "a file", "image, and the masks that instructions name"))
+    errors.raise_any()
+    with errors.collect():
+        spec_values = {f.name: values[f.name] for f in SPEC_FIELDS if f.name in values}
+        spec = EditSpec(instructions=instructions, **spec_values)
+    errors.raise_any()
+    return Request(spec, masks, values.get("output_format", "png"), values.get("metadata"))
+
+
+def _check_names(form: Form, errors: _Errors) -> None:
+    known = SCALARS.keys() | {"instruction", "instructions"}
+    for name in form.texts.keys() - known - {"image"}:
+        errors.found.append(InvalidParameter(name, form.texts[name][0], "no field of this name"))
+    if "image" in form.texts or "image" not in form.files:
+        errors.found.append(InvalidParameter("image", None, "one file"))
+
+
+def _scalars(form: Form, errors: _Errors) -> dict[str, Any]:
+    values = {}
+    for name, scalar in SCALARS.items():
+        texts = form.texts.get(name, [])
+        with errors.collect():
+            if len(texts) > 1:
+                raise InvalidParameter(name, texts, "one value")
+            if texts:
+                values[name] = scalar.read(name, texts[0])
+    return values
+
+
+def _instructions(form: Form, errors: _Errors) -> tuple[tuple[SubInstruction, ...], tuple[str | None, ...]]:
+    plain, listed = form.texts.get("instruction", []), form.texts.get("instructions", [])
+    if bool(plain) == bool(listed) or len(listed) > 1:
+        given = {"instruction": plain, "instructions": listed} if plain or listed else None
+        errors.found.append(InvalidParameter("instruction", given, "instruction, or instructions once, not both"))
+        return (), ()
+    if listed:
+        return _from_json(listed[0], form, errors)
+    texts = split_instruction(plain[0]) if len(plain) == 1 else plain
+    if not texts:
+        errors.found.append(InvalidParameter("instruction", plain[0], "a sentence that says what to change"))
+    found = []
+    for i, text in enumerate(texts):
+        with errors.collect(f"instruction[{i}]."):
+            found.append(SubInstruction(text.strip()))
+    return tuple(found), (None,) * len(found)
+
+
+def _from_json(text: str, form: Form, errors: _Errors) -> tuple[tuple[SubInstruction, ...], tuple[str | None, ...]]:
+    found, masks = [], []
+    with errors.collect():
+        entries = json_value("instructions", text)
+        if not isinstance(entries, list) or not entries:
+            raise InvalidParameter("instructions", text, "a JSON list of objects")
+        for i, entry in enumerate(entries):
+            with errors.collect(f"instructions[{i}]."):
+                part, mask = _entry(entry, form)
+                found.append(part)
+                masks.append(mask)
+    return tuple(found), tuple(masks)
+
+
+def _entry(entry: Any, form: Form) -> tuple[SubInstruction, str | None]:
+    """One object of `instructions`; errors name its own fields."""
+    if not isinstance(entry, dict) or "text" not in entry:
+        raise InvalidParameter("text", entry, "an object with a text")
+    for name in entry.keys() - INSTRUCTION_KEYS:
+        raise InvalidParameter(name, entry[name], f"only {', '.join(sorted(INSTRUCTION_KEYS))}")
+    for name in ("text", "keyword", "mask"):
+        if entry.get(name) is not None and not isinstance(entry[name], str):
+            raise InvalidParameter(name, entry[name], "text")
+    mask, keyword = entry.get("mask"), entry.get("keyword")
+    if mask is not None and (mask == "image" or mask not in form.files):
+        raise InvalidParameter("mask", mask, "the name of a file part of this form")
+    intensity = entry.get("intensity")
+    part = SubInstruction(
+        text=(entry["text"] or "").strip(),
+        keyword=keyword,
+        intensity=1.0 if intensity is None else _finite(intensity),
+    )
+    if keyword is not None and not re.search(rf"(?<!\w){re.escape(keyword.strip())}(?!\w)", part.text, re.IGNORECASE):
+        raise InvalidParameter("keyword", keyword, f"a word of {part.text!r}")
+    return part, mask
+
+
+def _finite(value: Any) -> Any:
+    """JSON's whole numbers have no upper end, floats do; what is no number at all is for the spec to refuse."""
+    try:
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    except OverflowError:
+        raise InvalidParameter("intensity", value, "a number") from None

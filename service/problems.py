@@ -1,0 +1,127 @@
+"""Every error that the service answers with, and the only place where errors become HTTP (RFC 9457)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from obstore.exceptions import BaseError as StoreError
+from starlette.exceptions import HTTPException
+
+from foi_core.errors import InvalidParameter
+from jobs.connection import RedisError
+from jobs.logs import get_logger
+
+MEDIA_TYPE = "application/problem+json"
+KINDS: dict[str, tuple[int, str]] = {
+    "malformed-body": (400, "The body cannot be read"),
+    "not-found": (404, "There is nothing at this address"),
+    "method-not-allowed": (405, "This address does not know this method"),
+    "request-timeout": (408, "The body did not arrive in time"),
+    "expired": (410, "The edit has expired"),
+    "payload-too-large": (413, "The body is too large"),
+    "unsupported-image": (415, "The picture cannot be read"),
+    "unsupported-media-type": (415, "The body is not multipart/form-data"),
+    "invalid-parameter": (422, "A field is not allowed"),
+    "image-too-many-pixels": (422, "The picture has too many pixels"),
+    "mask-size-mismatch": (422, "A mask has another size than the picture"),
+    "internal": (500, "Something went wrong on our side"),
+    "not-ready": (503, "The service is not ready"),
+    "queue-full": (503, "Too many edits are waiting"),
+    "unavailable": (503, "The edit could not be accepted"),
+}
+RETRY_AFTER_S = {"queue-full": 10, "unavailable": 5, "not-ready": 5}
+_BY_STATUS = {404: "not-found", 405: "method-not-allowed", 400: "malformed-body", 413: "payload-too-large"}
+
+log = get_logger(__name__)
+
+
+class Problem(Exception):
+    """`slug` is one of KINDS; `errors` name the fields (JSON pointers into the form); `extra` are further members."""
+
+    def __init__(
+        self, slug: str, detail: str, errors: Sequence[dict[str, str]] = (), extra: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.slug = slug
+        self.detail = detail
+        self.errors = list(errors)
+        self.extra = extra or {}
+
+    def response(self, instance: str, headers: dict[str, str] | None = None) -> JSONResponse:
+        status, title = KINDS[self.slug]
+        body: dict[str, Any] = {
+            "type": f"/problems/{self.slug}",
+            "title": title,
+            "status": status,
+            "detail": self.detail,
+            "instance": instance,
+            **self.extra,
+        }
+        if self.errors:
+            body["errors"] = self.errors
+        headers = dict(headers or {})
+        if self.slug in RETRY_AFTER_S:
+            headers["Retry-After"] = str(RETRY_AFTER_S[self.slug])
+        if self.slug in ("payload-too-large", "request-timeout"):
+            headers["Connection"] = "close"  # the rest of the body is never read
+        return JSONResponse(body, status_code=status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def invalid(errors: Sequence[InvalidParameter]) -> Problem:
+    """422 for values that the form or the spec refused: one entry per field."""
+    entries = [{"pointer": _pointer(error.field), "detail": _detail(error)} for error in errors]
+    return Problem("invalid-parameter", "; ".join(entry["detail"] for entry in entries), entries)
+
+
+def _detail(error: InvalidParameter) -> str:
+    return f"{error.field}: missing; expected {error.allowed}" if error.value is None else str(error)
+
+
+def _pointer(field: str) -> str:
+    """`instructions[0].keyword` -> `/instructions/0/keyword` (RFC 6901)."""
+    path = field.replace("~", "~0").replace("/", "~1")
+    return "/" + path.replace("[", "/").replace("]", "").replace(".", "/")
+
+
+def install(app: FastAPI) -> None:
+    """Handlers for everything that can be raised under a route, and for routes that do not exist."""
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _validation)
+    for outage in (RedisError, StoreError, OSError):
+        app.add_exception_handler(outage, _outage)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _problem(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Problem)
+    return error.response(request.url.path)
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    """What the framework itself refuses: unknown routes and methods."""
+    assert isinstance(error, HTTPException)
+    slug = _BY_STATUS.get(error.status_code, "internal")
+    headers = dict(error.headers or {})
+    return Problem(slug, f"{request.method} {request.url.path}: {error.detail}").response(request.url.path, headers)
+
+
+async def _validation(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    entries = [{"pointer": "/" + "/".join(map(str, e["loc"])), "detail": e["msg"]} for e in error.errors()]
+    return Problem("invalid-parameter", "the request is not allowed", entries).response(request.url.path)
+
+
+async def _outage(request: Request, error: Exception) -> JSONResponse:
+    reason = f"{type(error).__name__}: {error}"
+    log.error("redis or blob store failed", path=request.url.path, reason=reason)
+    return Problem("unavailable", "the queue or the store does not answer; try again").response(request.url.path)
+
+
+async def _unexpected(request: Request, _error: Exception) -> JSONResponse:
+    """Starlette logs the traceback: it raises the error again after this answer."""
+    return Problem("internal", "an unexpected error; it has been logged").response(request.url.path)

@@ -1,0 +1,150 @@
+"""The edit as callers see it, made from the record: no keys of stores, no internals, addresses instead."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from foi_core.spec import Method
+from jobs.records import EditInput, EditRecord, Metrics, OutputFormat, Problem, Progress, Status
+from jobs.records import EditWarning as Warned
+
+
+class InstructionView(BaseModel):
+    text: str
+    keyword: str | None = Field(
+        description="The words whose cross-attention grounds this sub-instruction; null until found."
+    )
+    keyword_source: Literal["given", "rule", "attention"] | None
+    token_indices: tuple[int, ...]
+    intensity: float
+    has_mask: bool = Field(description="Whether the caller gave a mask.")
+
+
+class InputView(BaseModel):
+    """What was asked. Omitted numbers are null until the edit is done, then they say what the model used."""
+
+    instructions: tuple[InstructionView, ...]
+    method: Method
+    num_inference_steps: int | None
+    strength: float
+    guidance_scale: float | None
+    image_guidance_scale: float | None
+    seed: int
+    threshold: float | tuple[float, float] | None
+    threshold_used: float | None = Field(
+        description="tau as it was used; drawn by the seed where threshold is a range."
+    )
+    mask_at: float
+    modulation_end: float
+    disentangle_end: float
+    preserve_outside_mask: bool
+    output_format: OutputFormat
+    width: int
+    height: int
+
+
+class OutputView(BaseModel):
+    seed: int
+    url: str
+    sha256: str
+    width: int
+    height: int
+
+
+class MaskView(BaseModel):
+    instruction: int
+    keyword: str | None
+    url: str = Field(description="8-bit grey PNG of the picture's size; white = may change.")
+    area: float
+
+
+class AttentionMapView(BaseModel):
+    instruction: int
+    url: str
+
+
+class Urls(BaseModel):
+    self: str
+
+
+class Edit(BaseModel):
+    """One edit. A failed edit is no HTTP error: its `error` is a problem object."""
+
+    id: str
+    status: Status
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    expires_at: datetime
+    progress: Progress | None
+    input: InputView
+    outputs: tuple[OutputView, ...]
+    masks: tuple[MaskView, ...]
+    attention_maps: tuple[AttentionMapView, ...]
+    metrics: Metrics | None
+    warnings: tuple[Warned, ...]
+    error: Problem | None
+    metadata: dict[str, Any] | None
+    urls: Urls
+
+
+class ProblemView(BaseModel):
+    """RFC 9457 problem details; `errors` only where fields are to blame."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[dict[str, str]] | None = Field(
+        None, description="`pointer` (RFC 6901, into the form) and `detail` of each."
+    )
+
+
+def edit_url(edit_id: str) -> str:
+    return f"/v1/edits/{edit_id}"
+
+
+def view(record: EditRecord) -> Edit:
+    """Addresses are paths, so that they hold behind any proxy."""
+    submission, outcome = record.submission, record.outcome
+    files = f"{edit_url(submission.id)}/files/"
+    stored = record.files
+    return Edit(
+        id=submission.id,
+        status=record.status,
+        created_at=submission.created_at,
+        started_at=record.started_at,
+        completed_at=outcome.completed_at if outcome else None,
+        expires_at=record.expires_at,
+        progress=record.progress,
+        input=_input(record.input),
+        outputs=tuple(
+            OutputView(seed=o.seed, url=files + o.file, sha256=stored[o.file].sha256, width=o.width, height=o.height)
+            for o in (outcome.outputs if outcome else ())
+        ),
+        masks=tuple(
+            MaskView(instruction=m.instruction, keyword=m.keyword, url=files + m.file, area=m.area)
+            for m in (outcome.masks if outcome else ())
+        ),
+        attention_maps=tuple(
+            AttentionMapView(instruction=a.instruction, url=files + a.file)
+            for a in (outcome.attention_maps if outcome else ())
+        ),
+        metrics=outcome.metrics if outcome else None,
+        warnings=outcome.warnings if outcome else (),
+        error=outcome.error if outcome else None,
+        metadata=submission.metadata,
+        urls=Urls(self=edit_url(submission.id)),
+    )
+
+
+def _input(given: EditInput) -> InputView:
+    parts = tuple(
+        InstructionView(**part.model_dump(exclude={"mask"}), has_mask=part.mask is not None)
+        for part in given.instructions
+    )
+    return InputView(**{**given.model_dump(exclude={"instructions"}), "instructions": parts})

@@ -1,0 +1,62 @@
+"""One real Redis for the whole run, empty at the start of each test; everything else is new for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from jobs.blobs import BlobStore
+from jobs.connection import connect
+from jobs.queue import EditQueue
+from jobs.redis_server import EmbeddedRedis
+from jobs.repository import EditRepository
+from jobs.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture
+def raw_redis(redis_url: str) -> Iterator[Redis]:
+    """As RQ wants it: answers bytes."""
+    client = connect(redis_url)
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def redis(redis_url: str, raw_redis: Redis) -> Iterator[Redis]:
+    """As our own code wants it: answers text."""
+    assert raw_redis.dbsize() == 0
+    client = connect(redis_url, decode=True)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, redis_url: str) -> Settings:
+    return Settings(data_dir=tmp_path, redis_url=redis_url)
+
+
+@pytest.fixture
+def repository(redis: Redis, settings: Settings) -> EditRepository:
+    return EditRepository(redis, settings.retention_s)
+
+
+@pytest.fixture
+def blobs(settings: Settings) -> BlobStore:
+    return BlobStore(settings.data_dir / "blobs")
+
+
+@pytest.fixture
+def queue(raw_redis: Redis, settings: Settings) -> EditQueue:
+    return EditQueue(raw_redis, settings)

@@ -1,0 +1,74 @@
+"""The real application behind a real uvicorn on a real port, with small limits; only tests run edits."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+
+import httpx
+import pytest
+import uvicorn
+from redis import Redis
+
+from jobs.blobs import BlobStore
+from jobs.settings import Settings
+from service.app import create_app
+from tests.support import wait_until
+
+LIMITS = {"max_body_bytes": 400_000, "max_pixels": 100_000, "max_queue": 5, "upload_timeout_s": 2}
+
+
+@contextmanager
+def serving(settings: Settings, url: str) -> Iterator[str]:
+    """The address of a running service."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(settings, url), ws="none", log_config=None))
+    thread = Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    wait_until(lambda: server.started)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+@pytest.fixture(scope="session")
+def served_settings(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Settings:
+    return Settings(data_dir=tmp_path_factory.mktemp("service"), redis_url=redis_url, **LIMITS)
+
+
+@pytest.fixture(scope="session")
+def address(served_settings: Settings, redis_url: str) -> Iterator[str]:
+    with serving(served_settings, redis_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def http(address: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+def client(http: httpx.Client, redis: Redis) -> httpx.Client:
+    assert redis.dbsize() == 0
+    return http
+
+
+@pytest.fixture
+def served_blobs(served_settings: Settings) -> BlobStore:
+    return BlobStore(served_settings.data_dir / "blobs")
+
+
+@pytest.fixture
+def stored(redis: Redis, served_settings: Settings) -> Callable[[], set[str]]:
+    """Everything that is stored anywhere: keys of Redis and files."""
+
+    def look() -> set[str]:
+        files = {str(path) for path in Path(served_settings.data_dir).rglob("*") if path.is_file()}
+        return files | {f"{key}={redis.type(key)}" for key in redis.keys("*")}
+
+    return look

@@ -1,0 +1,184 @@
+"""The contract of an edit over HTTP: submit, look, wait, expire."""
+
+from __future__ import annotations
+
+import json
+import time
+from threading import Timer
+
+import httpx
+import pytest
+from redis import Redis
+
+from jobs.blobs import BlobStore
+from jobs.queue import EditQueue
+from jobs.repository import EditRepository
+from tests.support import FakeEngine, encoded, picture
+from worker.task import run_edit
+
+ONE = {"instruction": "make the ball red"}
+FIELDS = {
+    "id", "status", "created_at", "started_at", "completed_at", "expires_at", "progress", "input", "outputs", "masks",
+    "attention_maps", "metrics", "warnings", "error", "metadata", "urls",
+}  # fmt: skip
+
+
+def submit(
+    client: httpx.Client, data: dict[str, object] | None = None, path: str = "/v1/edits", **headers: str
+) -> httpx.Response:
+    return client.post(path, files={"image": encoded(picture())}, data=data or ONE, headers=headers)
+
+
+@pytest.mark.parametrize("path", ["/v1/edits", "/edits"])
+def test_a_submit_answers_at_once_with_the_queued_edit(client: httpx.Client, queue: EditQueue, path: str) -> None:
+    answer = submit(client, path=path)
+    edit = answer.json()
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"/v1/edits/{edit['id']}" == edit["urls"]["self"]
+    assert answer.headers["retry-after"] == "1"
+    assert edit.keys() == FIELDS
+    assert (edit["status"], edit["progress"], edit["error"], edit["outputs"]) == ("queued", None, None, [])
+    assert (edit["input"]["width"], edit["input"]["height"]) == (48, 32)
+    assert queue.length() == 1
+
+
+def test_every_field_is_echoed_as_it_was_understood(client: httpx.Client) -> None:
+    data = {
+        "instructions": json.dumps(
+            [{"text": " make the hat black ", "keyword": "HAT", "intensity": 2}, {"text": "remove it"}]
+        ),
+        "num_inference_steps": "12",
+        "strength": "0.5",
+        "guidance_scale": "7",
+        "image_guidance_scale": "1.25",
+        "seed": "4294967295",
+        "threshold": "0.25-0.5",
+        "method": "ip2p",
+        "mask_at": "0.1",
+        "modulation_end": "0.5",
+        "disentangle_end": "1",
+        "preserve_outside_mask": "false",
+        "output_format": "webp",
+        "metadata": '{"mine": [1, "zwei"]}',
+    }
+    edit = submit(client, data).json()
+    given = edit["input"]
+    assert edit["metadata"] == {"mine": [1, "zwei"]}
+    assert given["instructions"][0] == {
+        "text": "make the hat black", "keyword": "HAT", "keyword_source": "given", "token_indices": [],
+        "intensity": 2.0, "has_mask": False,
+    }  # fmt: skip
+    assert given["instructions"][1]["keyword"] is None
+    names = ["num_inference_steps", "strength", "guidance_scale", "image_guidance_scale", "seed", "threshold", "method"]
+    assert [given[name] for name in names] == [12, 0.5, 7.0, 1.25, 4294967295, [0.25, 0.5], "ip2p"]
+    names = ["mask_at", "modulation_end", "disentangle_end", "preserve_outside_mask", "output_format"]
+    assert [given[name] for name in names] == [0.1, 0.5, 1.0, False, "webp"]
+
+
+def test_omitted_numbers_are_left_to_the_model_and_a_seed_is_drawn(client: httpx.Client) -> None:
+    first, second = (submit(client).json()["input"] for _ in range(2))
+    assert first["num_inference_steps"] is first["guidance_scale"] is first["threshold"] is None
+    assert first["seed"] != second["seed"]
+
+
+def test_one_instruction_is_split_and_several_are_taken_one_each(client: httpx.Client) -> None:
+    composite = submit(client, {"instruction": "make the ball red and turn the sky orange"}).json()
+    several = submit(client, {"instruction": ["make the ball red and blue", "turn the sky orange"]}).json()
+    assert [part["text"] for part in composite["input"]["instructions"]] == ["make the ball red", "turn the sky orange"]
+    assert [part["text"] for part in several["input"]["instructions"]] == [
+        "make the ball red and blue",
+        "turn the sky orange",
+    ]
+
+
+def test_the_edit_is_seen_running_and_done_with_its_proof(
+    client: httpx.Client, repository: EditRepository, served_blobs: BlobStore
+) -> None:
+    submitted = submit(client).json()
+    seen: list[dict[str, object]] = []
+    engine = FakeEngine(lambda: seen.append(client.get(submitted["urls"]["self"]).json()))
+    run_edit(engine, repository, served_blobs, submitted["id"])
+    answer = client.get(submitted["urls"]["self"])
+    edit = answer.json()
+    assert [look["status"] for look in seen] == ["running"] * 3
+    assert [look["progress"] for look in seen][1] == {"step": 1, "steps": 3, "stage": "denoise"}
+    assert "retry-after" not in answer.headers
+    assert edit["status"] == "succeeded"
+    assert edit["created_at"] <= edit["started_at"] <= edit["completed_at"] < edit["expires_at"]
+    assert edit["outputs"][0]["url"] == f"{edit['urls']['self']}/files/result.png"
+    assert edit["masks"] == [
+        {"instruction": 0, "keyword": "ball", "url": f"{edit['urls']['self']}/files/mask-1.png", "area": 0.5}
+    ]
+    assert edit["attention_maps"] == [{"instruction": 0, "url": f"{edit['urls']['self']}/files/attention-1.png"}]
+    assert edit["input"]["instructions"][0]["keyword_source"] == "rule"
+    assert edit["input"]["instructions"][0]["token_indices"] == [4]
+    assert (edit["input"]["num_inference_steps"], edit["input"]["threshold"]) == (100, [0.4, 0.7])
+    assert edit["input"]["threshold_used"] == 0.55
+    assert edit["input"]["seed"] == submitted["input"]["seed"] == edit["outputs"][0]["seed"]
+    assert edit["metrics"]["run_ms"] == 250
+    assert (edit["metrics"]["mask_area"], edit["metrics"]["change_outside_mask"]) == (0.5, 0)
+    assert edit["warnings"] == [{"code": "text-cut", "message": "too long", "instruction": 0}]
+
+
+def test_a_failed_edit_is_no_http_error(
+    client: httpx.Client, repository: EditRepository, served_blobs: BlobStore
+) -> None:
+    def explode() -> None:
+        raise RuntimeError("secret path /etc")
+
+    edit = submit(client).json()
+    run_edit(FakeEngine(explode), repository, served_blobs, edit["id"])
+    answer = client.get(edit["urls"]["self"])
+    assert (answer.status_code, answer.json()["status"]) == (200, "failed")
+    assert answer.json()["error"]["type"] == "/problems/internal"
+    assert "secret" not in answer.text
+
+
+def test_prefer_wait_answers_when_the_edit_is_done(
+    client: httpx.Client, repository: EditRepository, served_blobs: BlobStore, redis: Redis
+) -> None:
+    def work() -> None:
+        (key,) = redis.keys("foi:edit:*")
+        run_edit(FakeEngine(), repository, served_blobs, key.removeprefix("foi:edit:"))
+
+    timer = Timer(0.3, work)
+    timer.start()
+    answer = submit(client, Prefer="respond-async, wait=20")
+    timer.join()
+    assert (answer.status_code, answer.json()["status"]) == (200, "succeeded")
+    assert answer.headers["preference-applied"] == "wait=20"
+    assert "retry-after" not in answer.headers
+
+
+def test_prefer_wait_gives_up_after_its_time(client: httpx.Client) -> None:
+    begun = time.monotonic()
+    answer = submit(client, Prefer="wait=1")
+    assert 1 <= time.monotonic() - begun < 5
+    assert (answer.status_code, answer.headers["preference-applied"]) == (202, "wait=1")
+
+
+def test_a_wait_that_is_no_number_is_ignored_and_a_long_one_is_cut(client: httpx.Client, redis: Redis) -> None:
+    answer = submit(client, Prefer="wait=soon")
+    assert (answer.status_code, "preference-applied" in answer.headers) == (202, False)
+    Timer(0.3, redis.flushall).start()  # ends the wait: the edit is gone
+    assert submit(client, Prefer="wait=9999").status_code == 404
+
+
+def test_an_unchanged_edit_answers_304(client: httpx.Client, repository: EditRepository) -> None:
+    edit = submit(client).json()
+    address, etag = edit["urls"]["self"], client.get(edit["urls"]["self"]).headers["etag"]
+    same = client.get(address, headers={"If-None-Match": f'"other", W/{etag}'})
+    assert (same.status_code, same.content, same.headers["retry-after"]) == (304, b"", "1")
+    repository.start(edit["id"])
+    assert client.get(address, headers={"If-None-Match": etag}).status_code == 200
+
+
+def test_unknown_ids_are_404_and_expired_ones_410(client: httpx.Client, redis: Redis) -> None:
+    edit = submit(client).json()
+    redis.delete(f"foi:edit:{edit['id']}")
+    gone = client.get(edit["urls"]["self"])
+    assert (gone.status_code, gone.json()["type"]) == (410, "/problems/expired")
+    assert client.get(edit["urls"]["self"] + "/files/input.png").status_code == 410
+    for unknown in ("edit_" + "0" * 32, "edit_1", "x", "..%2f..", "edit_" + "0" * 32 + "%0a", "%00", "*"):
+        answer = client.get(f"/v1/edits/{unknown}")
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json"), unknown

@@ -1,0 +1,33 @@
+"""What /docs shows is what the service does."""
+
+from __future__ import annotations
+
+import httpx
+
+from foi_core.spec import RANGES
+from service.fields import SCALARS
+
+
+def test_every_field_is_described_with_its_range(client: httpx.Client) -> None:
+    api = client.get("/openapi.json").json()
+    operation = api["paths"]["/v1/edits"]["post"]
+    form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    assert form.keys() == SCALARS.keys() | {"image", "instruction", "instructions"}
+    assert all(field["description"] for field in form.values())
+    for name in RANGES.keys() - {"threshold", "intensity"}:
+        assert (form[name]["minimum"], form[name]["maximum"]) == RANGES[name]
+    assert form["strength"]["default"] == 0.8
+    assert {"202", "200", "413", "415", "422", "503"} <= operation["responses"].keys()
+
+
+def test_every_reference_in_the_description_leads_somewhere(client: httpx.Client) -> None:
+    text = client.get("/openapi.json").text
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
+    assert names <= schemas.keys()
+    assert {"Edit", "ProblemView"} <= names
+
+
+def test_home_leads_to_the_documentation(client: httpx.Client) -> None:
+    assert client.get("/").headers["location"] == "/docs"
+    assert client.get("/docs").status_code == 200

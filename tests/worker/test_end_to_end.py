@@ -1,0 +1,170 @@
+"""The whole service as `make serve` starts it, with a real (tiny, random) model: HTTP, queue, worker, engine, files."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support import ROOT, encoded, picture, python, wait_until
+
+START_S = 120
+
+
+@dataclass
+class Running:
+    process: subprocess.Popen[str]
+    client: httpx.Client
+    log: Path
+    environment: dict[str, str]
+
+    def text(self) -> str:
+        return self.log.read_text()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    from tests.tiny_model import build_tiny_model
+
+    folder = tmp_path_factory.mktemp("e2e")
+    port = free_port()
+    environment = {
+        "FOI_PORT": str(port),
+        "FOI_DATA_DIR": str(folder / "data"),
+        "FOI_MODEL": str(build_tiny_model(folder / "model")),
+        "FOI_DEVICE": "cpu",
+        "FOI_LOG_FORMAT": "json",
+        "REDIS_URL": "",
+    }
+    log = folder / "log"
+    with log.open("w") as output:
+        process = python("-m", "worker.supervisor", environment=environment, stdout=output, stderr=subprocess.STDOUT)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90) as client:
+        running = Running(process, client, log, environment)
+        try:
+            wait_until(lambda: "Ready." in log.read_text() or process.poll() is not None, START_S)
+            assert process.poll() is None, running.text()
+            yield running
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def edit(service: Running, wait: int = 60, **data: str) -> dict[str, Any]:
+    form = {"instruction": "make the ball red", "num_inference_steps": "4", "seed": "1", **data}
+    files = {"image": encoded(picture(96, 64))}
+    answer = service.client.post("/v1/edits", files=files, data=form, headers={"Prefer": f"wait={wait}"})
+    assert answer.is_success, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def fetch(service: Running, url: str) -> np.ndarray:
+    answer = service.client.get(url)
+    assert answer.status_code == 200
+    return np.asarray(Image.open(io.BytesIO(answer.content)))
+
+
+def children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+def command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def test_an_edit_comes_back_whole_with_nothing_changed_outside_its_masks(service: Running) -> None:
+    done = edit(service, instruction="make the ball red and turn the sky orange")
+    assert done["status"] == "succeeded", done["error"]
+    assert len(done["masks"]) == len(done["input"]["instructions"]) == 2
+    assert done["metrics"]["change_outside_mask"] == 0
+    before = fetch(service, f"{done['urls']['self']}/files/input.png")
+    after = fetch(service, done["outputs"][0]["url"])
+    union = np.any([fetch(service, mask["url"]) > 0 for mask in done["masks"]], axis=0)
+    assert before.shape == after.shape == (64, 96, 3)
+    assert (before[~union] == after[~union]).all()
+    assert abs(union.mean() - done["metrics"]["mask_area"]) < 1e-4
+
+
+def test_the_same_seed_gives_the_same_bytes(service: Running) -> None:
+    first, second = edit(service), edit(service)
+    assert first["outputs"][0]["sha256"] == second["outputs"][0]["sha256"]
+
+
+def test_the_printed_curl_line_works(service: Running, tmp_path: Path) -> None:
+    line = next(line for line in service.text().splitlines() if "curl" in line)
+    words = shlex.split(line.strip())
+    assert words[-1].startswith(str(service.client.base_url))
+    folder = ROOT if "image=@demo/samples/scene.png" in words else tmp_path
+    if folder == tmp_path:  # an installation without the samples names a picture of one's own
+        (tmp_path / "your-picture.png").write_bytes(encoded(picture()))
+    words += ["-F", "num_inference_steps=2"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
+    assert '"status":"succeeded"' in done.stdout
+
+
+def test_a_killed_worker_is_replaced_and_its_edit_is_completed(service: Running) -> None:
+    (worker,) = [pid for pid in children(service.process.pid) if "-m worker" in command(pid)]
+    slow = edit(service, wait=0, num_inference_steps="150", strength="1")
+    wait_until(lambda: service.client.get(slow["urls"]["self"]).json()["status"] == "running")
+    os.kill(worker, signal.SIGKILL)
+
+    def ended() -> dict[str, Any] | None:
+        now: dict[str, Any] = service.client.get(slow["urls"]["self"]).json()
+        return now if now["status"] in ("succeeded", "failed") else None
+
+    done = wait_until(ended, START_S)
+    assert done["status"] == "succeeded", done
+    assert '"attempt": 2' in service.text()
+
+
+def test_a_killed_redis_is_revived_and_remembers(service: Running) -> None:
+    old = edit(service)
+    (redis,) = [pid for pid in children(service.process.pid) if "redis-server" in command(pid)]
+    folder = Path(service.environment["FOI_DATA_DIR"]) / "redis"
+    written = (old["id"].encode(), b"succeeded")
+    wait_until(lambda: any(all(w in f.read_bytes() for w in written) for f in folder.rglob("*.aof")))
+    os.kill(redis, signal.SIGKILL)
+    wait_until(lambda: redis not in children(service.process.pid))
+    wait_until(lambda: service.client.get("/readyz").status_code == 200)
+    assert service.client.get(old["urls"]["self"]).json() == old
+    assert edit(service)["status"] == "succeeded"
+
+
+def test_a_second_service_on_the_port_says_so_in_one_line(service: Running, tmp_path: Path) -> None:
+    environment = {**service.environment, "FOI_DATA_DIR": str(tmp_path)}
+    second = python("-m", "worker.supervisor", environment=environment, stderr=subprocess.PIPE)
+    _, errors = second.communicate(timeout=60)
+    assert second.returncode == 1
+    assert re.fullmatch(
+        r"foi: cannot listen on 127.0.0.1:\d+ \(Address already in use\); set FOI_PORT or FOI_HOST\n", errors
+    )
+
+
+def test_ctrl_c_stops_everything_and_leaves_no_process(service: Running) -> None:
+    """The last one of this module: the service is gone after it."""
+    family = children(service.process.pid)
+    assert len(family) == 3, "redis, service, worker"
+    service.process.send_signal(signal.SIGINT)
+    assert service.process.wait(60) == 0
+    assert [pid for pid in family if Path(f"/proc/{pid}").exists()] == []
+    assert "Traceback" not in service.text()

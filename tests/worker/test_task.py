@@ -1,0 +1,211 @@
+"""One edit, run in this process by an engine without a model: what it stores, and how it fails."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+from rq.timeouts import JobTimeoutException
+from structlog.testing import capture_logs
+
+from foi_core.errors import InvalidParameter
+from foi_core.result import EditResult
+from jobs.blobs import BlobStore
+from jobs.connection import RedisError
+from jobs.records import EditRecord, Instruction, Progress
+from jobs.repository import EditRepository
+from tests.support import FakeEngine, picture
+from worker.task import run_edit
+
+Submit = Callable[..., str]
+Look = Callable[[str], EditRecord]
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def during() -> None:
+        raise error
+
+    return during
+
+
+def test_a_finished_edit_has_its_result_masks_and_maps(
+    submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
+) -> None:
+    edit_id = submit(instructions=(Instruction(text="make the ball red"), Instruction(text="turn the sky orange")))
+    run_edit(FakeEngine(), repository, blobs, edit_id)
+    record = look(edit_id)
+    assert (record.status, record.attempt) == ("succeeded", 1)
+    assert record.outcome is not None
+    assert list(record.outcome.files) == [
+        "result.png",
+        "mask-1.png",
+        "mask-2.png",
+        "attention-1.png",
+        "attention-2.png",
+    ]
+    result = Image.open(io.BytesIO(blobs.get(record.files["result.png"].key)))
+    expected = np.asarray(picture()).copy()
+    expected[:, :24] = 255 - expected[:, :24]
+    assert (np.asarray(result) == expected).all()
+
+
+def test_attention_maps_are_enlarged_for_a_person_to_see(
+    submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
+) -> None:
+    edit_id = submit()
+    run_edit(FakeEngine(), repository, blobs, edit_id)
+    attention_map = Image.open(io.BytesIO(blobs.get(look(edit_id).files["attention-1.png"].key)))
+    assert (attention_map.mode, attention_map.size) == ("L", (512, 512))
+    assert (attention_map.getpixel((5, 5)), attention_map.getpixel((5, 500))) == (255, 0)
+
+
+def test_an_edit_that_has_ended_is_not_run_again(
+    submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
+) -> None:
+    edit_id, engine = submit(), FakeEngine()
+    run_edit(engine, repository, blobs, edit_id)
+    first = look(edit_id)
+    run_edit(engine, repository, blobs, edit_id)
+    run_edit(engine, repository, blobs, "edit_unknown")
+    assert engine.edits == 1
+    assert look(edit_id) == first
+
+
+@pytest.mark.parametrize(
+    ("error", "slug"),
+    [
+        (InvalidParameter("instructions[0].keyword", "hat", "a word of the text"), "invalid-parameter"),
+        (RuntimeError("secret"), "internal"),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA"), "out-of-memory"),
+        (JobTimeoutException("too long"), "deadline-exceeded"),
+    ],
+)
+def test_each_failure_has_its_type_and_is_final(
+    error: Exception, slug: str, submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
+) -> None:
+    edit_id = submit()
+    run_edit(FakeEngine(raising(error)), repository, blobs, edit_id)
+    record = look(edit_id)
+    assert record.status == "failed"
+    assert record.outcome is not None
+    assert record.outcome.error is not None
+    assert record.outcome.error.type == f"/problems/{slug}"
+    assert "secret" not in record.outcome.error.detail
+    assert record.outcome.files == {}
+
+
+def test_an_unexpected_error_is_logged_with_its_traceback(
+    submit: Submit, repository: EditRepository, blobs: BlobStore
+) -> None:
+    edit_id = submit()
+    with capture_logs() as lines:
+        run_edit(FakeEngine(raising(RuntimeError("why"))), repository, blobs, edit_id)
+    (line,) = [line for line in lines if line["log_level"] == "error"]
+    assert line["exc_info"] is True
+
+
+def test_a_missing_picture_fails_the_edit(
+    submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
+) -> None:
+    edit_id = submit()
+    blobs.delete_edit(edit_id)
+    run_edit(FakeEngine(), repository, blobs, edit_id)
+    assert look(edit_id).status == "failed"
+
+
+class CountingRepository(EditRepository):
+    written = 0
+
+    def progress(self, edit_id: str, attempt: int, progress: Progress) -> bool:
+        self.written += 1
+        return super().progress(edit_id, attempt, progress)
+
+
+class DeafRepository(EditRepository):
+    def progress(self, *_: object) -> bool:
+        raise RedisError("gone")
+
+
+def test_progress_is_written_at_most_a_few_times_a_second(submit: Submit, redis: Any, blobs: BlobStore) -> None:
+    repository = CountingRepository(redis, 60)
+    run_edit(FakeEngine(steps=200), repository, blobs, submit())
+    assert 1 <= repository.written < 20
+
+
+def test_progress_that_cannot_be_written_does_not_fail_the_edit(
+    submit: Submit, look: Look, redis: Any, blobs: BlobStore
+) -> None:
+    edit_id = submit()
+    run_edit(FakeEngine(), DeafRepository(redis, 60), blobs, edit_id)
+    assert look(edit_id).status == "succeeded"
+
+
+def test_an_attempt_that_was_overtaken_gives_up_and_commits_nothing(
+    submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
+) -> None:
+    edit_id = submit()
+    engine = FakeEngine(lambda: repository.start(edit_id))
+    run_edit(engine, repository, blobs, edit_id)
+    assert (look(edit_id).status, engine.edits) == ("running", 0)
+
+
+class Sloppy(FakeEngine):
+    """Changes one pixel by 9 outside the masks."""
+
+    def edit(self, *args: Any, **kwargs: Any) -> EditResult:
+        result = super().edit(*args, **kwargs)
+        red, green, blue = result.image.getpixel((40, 10))  # type: ignore[misc]
+        result.image.putpixel((40, 10), (red, green, blue + 9 if blue < 128 else blue - 9))
+        return result
+
+
+class Plain(FakeEngine):
+    """No regions, as for method ip2p."""
+
+    def edit(self, *args: Any, **kwargs: Any) -> EditResult:
+        result = super().edit(*args, **kwargs)
+        return EditResult(result.image, (), (), (), (), result.spec, result.threshold, result.seconds)
+
+
+def test_change_outside_the_mask_is_measured_not_promised(
+    submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
+) -> None:
+    edit_id = submit(output_format="jpeg")
+    run_edit(Sloppy(), repository, blobs, edit_id)
+    outcome = look(edit_id).outcome
+    assert outcome is not None
+    assert outcome.metrics is not None
+    assert outcome.metrics.change_outside_mask == 9
+
+
+def test_without_regions_there_is_nothing_to_measure(
+    submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
+) -> None:
+    edit_id = submit(method="ip2p")
+    run_edit(Plain(), repository, blobs, edit_id)
+    outcome = look(edit_id).outcome
+    assert outcome is not None
+    assert outcome.metrics is not None
+    assert (outcome.metrics.mask_area, outcome.metrics.change_outside_mask) == (None, None)
+    assert (outcome.masks, outcome.attention_maps) == ((), ())
+
+
+@pytest.mark.parametrize(("kind", "pillow"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
+def test_the_result_says_that_a_model_made_it(
+    kind: str, pillow: str, submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
+) -> None:
+    edit_id = submit(output_format=kind)
+    run_edit(FakeEngine(), repository, blobs, edit_id)
+    stored = look(edit_id).files[f"result.{kind}"]
+    image = Image.open(io.BytesIO(blobs.get(stored.key)))
+    assert (image.format, stored.media_type) == (pillow, f"image/{kind}")
+    image.load()
+    packet = image.info["xmp"].decode()
+    (description,) = ElementTree.fromstring(packet).iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description")
+    source = description.get("{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType")
+    assert source == "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"

@@ -1,0 +1,130 @@
+"""Gives the edits of dead workers to living ones, and removes the files of edits that have expired."""
+
+from __future__ import annotations
+
+import time
+
+from redis import Redis
+from redis.exceptions import LockNotOwnedError
+from rq.executions import Execution, ExecutionRegistry
+from rq.job import Job
+from rq.registry import FailedJobRegistry
+from rq.timeouts import JobTimeoutException
+from rq.utils import as_text, parse_composite_key
+from rq.worker_registration import clean_worker_registry
+
+from jobs.blobs import BlobStore
+from jobs.logs import get_logger
+from jobs.queue import rq_queue
+from jobs.records import Outcome
+from jobs.repository import EditRepository
+from worker.rq_worker import LEASE_S
+
+LOCK_S = 5
+"""A reaper that is killed in the middle delays the next one by this much. RQ's own lock: by 15 minutes."""
+SWEEP_INTERVAL_S = 600
+
+log = get_logger(__name__)
+
+
+class FailureHandler:
+    """RQ's exception handler, for attempts that ended outside `run_edit`: killed, timed out, or cut off from Redis."""
+
+    def __init__(self, repository: EditRepository) -> None:
+        self._repository = repository
+
+    def __call__(self, job: Job, kind: type[BaseException], error: BaseException, _traceback: object) -> None:
+        if issubclass(kind, JobTimeoutException):
+            job.retries_left = 0  # it would take as long again
+            reason = Outcome.failed("deadline-exceeded", "The edit took too long", "it was stopped at the time limit")
+        else:
+            detail = f"every attempt ended without an answer; the last one with {kind.__name__}"
+            reason = Outcome.failed("worker-lost", "The workers that ran the edit died", detail)
+        log.warning("attempt lost", edit_id=job.id, reason=str(error) or kind.__name__, retries_left=job.retries_left)
+        if not job.retries_left:
+            self._repository.commit(job.id, None, reason)
+
+
+class Reaper:
+    """Every worker process and the supervisor have one; a lock in Redis lets one of them act at a time."""
+
+    def __init__(self, connection: Redis, repository: EditRepository) -> None:
+        self._connection = connection
+        self._queue = rq_queue(connection)
+        self._handler = FailureHandler(repository)
+        self._popped_since: dict[str, float] = {}
+
+    def tick(self) -> None:
+        """Call every second. Raises RedisError."""
+        stuck = self._stuck()
+        lock = self._connection.lock("foi:reaper", timeout=LOCK_S, blocking=False)
+        if not lock.acquire():
+            return
+        try:
+            self._forget_ended_leases()
+            self._queue.started_job_registry.cleanup(exception_handlers=[self._handler])
+            FailedJobRegistry(queue=self._queue).cleanup()
+            clean_worker_registry(self._queue)
+            for job_id in stuck:
+                self._requeue(job_id)
+        finally:
+            try:
+                lock.release()
+            except LockNotOwnedError:
+                log.warning("the reaper took longer than its lock")
+
+    def reclaim(self, worker_name: str) -> None:
+        """Ends the leases of a worker that is known to be dead, so that the next tick gives its jobs back."""
+        registry = self._queue.started_job_registry
+        for job_id, execution_id in registry.get_job_and_execution_ids(cleanup=False):
+            try:
+                execution = Execution.fetch(execution_id, job_id, self._connection)
+            except ValueError:
+                continue  # its lease has ended by itself
+            if execution.worker_name.startswith(worker_name):
+                self._connection.zadd(registry.key, {execution.composite_key: 0}, xx=True)
+
+    def _forget_ended_leases(self) -> None:
+        """Removes them from their jobs' own lists too: RQ forgets to, and cannot delete a job that lists one."""
+        ended = self._connection.zrangebyscore(self._queue.started_job_registry.key, 0, time.time())
+        for job_id, execution_id in map(parse_composite_key, map(as_text, ended)):
+            self._connection.zrem(ExecutionRegistry(job_id, self._connection).key, execution_id)
+
+    def _stuck(self) -> list[str]:
+        """Jobs that were popped a lease ago and never started: their worker died between the two."""
+        started = {job_id for job_id, _ in self._queue.started_job_registry.get_job_and_execution_ids(cleanup=False)}
+        now = time.monotonic()
+        popped = [job_id for job_id in self._queue.intermediate_queue.get_job_ids() if job_id not in started]
+        self._popped_since = {job_id: self._popped_since.get(job_id, now) for job_id in popped}
+        return [job_id for job_id, since in self._popped_since.items() if now - since > LEASE_S]
+
+    def _requeue(self, job_id: str) -> None:
+        log.warning("edit requeued: its worker died before it started", edit_id=job_id)
+        with self._connection.pipeline(transaction=True) as pipeline:
+            pipeline.lrem(self._queue.intermediate_queue_key, 1, job_id)
+            self._queue.push_job_id(job_id, pipeline=pipeline, at_front=True)
+            pipeline.execute()
+        del self._popped_since[job_id]
+
+
+class Sweeper:
+    """Removes the files of edits whose record is gone. Seen twice without one, so that a submit in between is safe."""
+
+    def __init__(self, repository: EditRepository, blobs: BlobStore) -> None:
+        self._repository, self._blobs = repository, blobs
+        self._orphans: set[str] = set()
+        self._next = 0.0
+
+    def tick(self) -> None:
+        """Call as often as you like; looks every `SWEEP_INTERVAL_S`."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + SWEEP_INTERVAL_S
+            self.sweep()
+
+    def sweep(self) -> None:
+        stored = self._blobs.edit_ids()
+        orphans = set(stored) - self._repository.known(stored)
+        for edit_id in orphans & self._orphans:
+            self._blobs.delete_edit(edit_id)
+            log.info("files removed: the edit has expired", edit_id=edit_id)
+        self._orphans = orphans - self._orphans
