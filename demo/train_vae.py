@@ -105,8 +105,8 @@ def _loss(vae: AutoencoderKL, images: Tensor) -> Tensor:
     small = F.avg_pool2d(images, 8)
     tie = (posterior.mean[:, :3] - 2 * small).abs().mean()
     kl = posterior.kl().mean() / latents[0].numel()
-    extra: Tensor = EDGE_WEIGHT * edges + TIE_WEIGHT * tie + KL_WEIGHT * kl
-    return error.abs().mean() + error.pow(2).mean() + extra
+    total: Tensor = error.abs().mean() + error.pow(2).mean() + EDGE_WEIGHT * edges + TIE_WEIGHT * tie + KL_WEIGHT * kl
+    return total
 
 
 def _crop(images: Tensor, size: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
@@ -51,8 +51,8 @@ class SubInstruction:
             raise InvalidParameter("text", self.text, "a sentence that says what to change")
         if len(self.text) > MAX_TEXT_LENGTH:
             raise InvalidParameter("text", self.text, f"at most {MAX_TEXT_LENGTH} characters")
-        if self.keyword is not None and not self.keyword.strip():
-            raise InvalidParameter("keyword", self.keyword, "a word of the instruction, or nothing at all")
+        if self.keyword is not None and word_span(self.text, self.keyword) is None:
+            raise InvalidParameter("keyword", self.keyword, f"a word of {self.text!r}, or nothing at all")
         _check_number("intensity", self.intensity)
 
 
@@ -113,14 +113,15 @@ class EditSpec:
         return replace(self, seed=seed if self.seed is None else self.seed, **found)
 
 
+def word_span(text: str, words: str) -> tuple[int, int] | None:
+    """Where `words` stand in `text`, as whole words and in any case; None if they do not, or are blank."""
+    found = re.search(rf"(?<!\w){re.escape(words.strip())}(?!\w)", text, re.IGNORECASE) if words.strip() else None
+    return found.span() if found else None
+
+
 def _check_number(name: str, value: float) -> None:
     low, high = RANGES[name]
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or not low <= value <= high
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise InvalidParameter(name, value, f"a number from {low:g} to {high:g}")
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from foi_core import choices
-from foi_core.errors import InvalidParameter
-from foi_core.spec import SubInstruction
+from foi_core.spec import SubInstruction, word_span
 
 # Words that tell nothing about a place: never candidates for the most concentrated word.
 _FUNCTION_WORDS = frozenset(
@@ -119,7 +118,7 @@ def tokenise(
         end = start + len(part.text)
         for j in _overlapping(offsets, start, end):
             owner[j] = i
-        span = keyword_span(part.text, keyword, i) if keyword is not None else None
+        span = word_span(part.text, keyword) if keyword is not None else None
         found.append(_overlapping(offsets, start + span[0], start + span[1]) if span else ())
         words.append(tuple(_candidates(part.text, start, offsets)))
         start = end + len(choices.SEPARATOR)
@@ -130,14 +129,6 @@ def tokenise(
         words=tuple(words),
         cut=len(tokenizer(text, verbose=False)["input_ids"]) > limit,
     )
-
-
-def keyword_span(text: str, keyword: str, index: int) -> tuple[int, int]:
-    """Where `keyword` stands in its own sub-instruction, as whole words and in any case; an error names the field."""
-    whole = re.search(rf"(?<!\w){re.escape(keyword.strip())}(?!\w)", text, re.IGNORECASE)
-    if whole is None:
-        raise InvalidParameter(f"instructions[{index}].keyword", keyword, f"a word of {text!r}")
-    return whole.span()
 
 
 def _candidates(text: str, start: int, offsets: list[tuple[int, int]]) -> list[tuple[str, tuple[int, ...]]]:

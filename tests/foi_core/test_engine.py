@@ -98,12 +98,6 @@ def test_a_mask_of_another_size_is_refused_by_name(engine: Engine) -> None:
     assert caught.value.field == "instructions[1].mask"
 
 
-def test_a_keyword_that_is_not_in_its_text_is_refused_by_name(engine: Engine) -> None:
-    with pytest.raises(InvalidParameter) as caught:
-        edit(engine, picture(), (SubInstruction("add a sun", keyword="moon"),))
-    assert caught.value.field == "instructions[0].keyword"
-
-
 def test_intensity_of_one_instruction_changes_the_picture(engine: Engine) -> None:
     given = {"num_inference_steps": 8, "guidance_scale": 50.0, "preserve_outside_mask": False}
     results = [
@@ -134,7 +128,7 @@ def test_plain_instruct_pix2pix_has_no_regions(engine: Engine) -> None:
 
 
 def test_one_to_eight_sub_instructions_each_get_a_region(engine: Engine) -> None:
-    parts = tuple(SubInstruction(f"make the {thing} red") for thing in "ball box star heart tree house sky sun".split())
+    parts = tuple(SubInstruction(f"make the {thing} red") for thing in ("ball", "box", "star", "sky") * 2)
     for count in (1, 8):
         assert len(edit(engine, picture(), parts[:count], num_inference_steps=2).masks) == count
 

@@ -51,6 +51,8 @@ def test_a_bad_value_is_answered_with_its_field_and_what_is_allowed(field: str, 
         ("text", {"text": "  "}),
         ("text", {"text": "x" * 501}),
         ("keyword", {"text": "make the hat black", "keyword": " "}),
+        ("keyword", {"text": "keep that tree", "keyword": "hat"}),
+        ("intensity", {"text": "make the hat black", "intensity": 10**400}),
         ("intensity", {"text": "make the hat black", "intensity": 101}),
     ],
 )

@@ -50,3 +50,7 @@ def test_every_setting_has_its_row_in_the_table() -> None:
         assert f"`FOI_{name.upper()}`" in table
         assert field.description
         assert field.description in table
+
+
+def test_the_documented_table_is_the_one_of_the_code() -> None:
+    assert markdown_table() in Path("docs/settings.md").read_text()
