@@ -7,7 +7,7 @@ engine = Engine.load(model="demo", device="auto")
 result = engine.edit(image, EditSpec(instructions=(SubInstruction("make the hat black", keyword="hat"),), seed=7))
 """
 
-from foi_core.errors import EditCanceled, FoiError, InvalidParameter, UnsupportedCheckpoint
+from foi_core.errors import EditCanceled, FoiError, InvalidParameter, ModelFailure, UnsupportedCheckpoint
 from foi_core.spec import EditSpec, ModelDefaults, SubInstruction
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "FoiError",
     "InvalidParameter",
     "ModelDefaults",
+    "ModelFailure",
     "SubInstruction",
     "UnsupportedCheckpoint",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
-from foi_core import choices, masks
+from foi_core import choices
+from foi_core.regions import Regions
 
 
 def xi(t: float) -> float:
@@ -45,40 +46,13 @@ def modulated_attention(X: Tensor, Y: Tensor, M: Tensor, alpha: Tensor, xi_t: fl
     return (torch.lerp(Y, X + strengthening(X, alpha, xi_t), M)).softmax(dim=-1)
 
 
-def token_masks(M: Tensor, owner: Tensor) -> Tensor:
-    """M of Eq. 3: each M_i of (k, h, w) broadcast over the tokens of its own T_i -> (h * w, tokens).
-
-    `owner` (tokens,) names each token's sub-instruction; k means none of them: `choices.UNOWNED_TOKENS`.
-    """
-    columns = torch.cat([M, masks.union(M)[None]])  # (k + 1, h, w)
-    return columns.flatten(1)[owner].T
-
-
-@dataclass
-class Focus:
-    """How one edit's instruction row is modulated; kept for the whole edit.
-
-    `masks` (k, h, w), `owner` and `alpha` (tokens,). M is interpolated once for every layer size and kept.
-    """
-
-    masks: Tensor
-    owner: Tensor
-    alpha: Tensor
-    _at_size: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-
-    def at(self, size: tuple[int, int]) -> Tensor:
-        if size not in self._at_size:
-            self._at_size[size] = token_masks(masks.interpolate(self.masks, size), self.owner)
-        return self._at_size[size]
-
-
 @dataclass(frozen=True)
 class FocusRow:
     """One row to modulate: its index in the UNet batch, its (I, null) partner's, and xi at its own timestep."""
 
     row: int
     null_row: int
-    focus: Focus
+    regions: Regions
     xi_t: float
 
 
@@ -168,8 +142,8 @@ class _Processor:
     ) -> Tensor:
         X = scores(query[this.row], key[this.row])
         Y = scores(query[this.null_row], key[this.null_row])
-        M = this.focus.at(size_at_level(latent_size, self.level))
-        return (modulated_attention(X, Y, M, this.focus.alpha, this.xi_t) @ value[this.row].float()).to(query.dtype)
+        M = this.regions.token_masks(size_at_level(latent_size, self.level))
+        return (modulated_attention(X, Y, M, this.regions.alpha, this.xi_t) @ value[this.row].float()).to(query.dtype)
 
 
 def layer_levels(unet: UNet2DConditionModel) -> dict[str, int]:
@@ -186,11 +160,14 @@ def layer_levels(unet: UNet2DConditionModel) -> dict[str, int]:
 
 
 def map_level(unet: UNet2DConditionModel) -> int:
-    """The level whose map is nearest to `choices.MAP_SIDE` at the model's native size, of those with
-    cross-attention."""
+    """The level whose map is nearest to `choices.MAP_SIDE` at the model's native size, of those with cross-attention.
+
+    The mid block counts only beside others: alone it would be one layer, on a map too coarse for a mask.
+    """
     native = unet.config.sample_size
     side = min(native) if isinstance(native, list | tuple) else native
-    return min(set(layer_levels(unet).values()), key=lambda level: abs(math.log(side / 2**level / choices.MAP_SIDE)))
+    levels = {level for name, level in layer_levels(unet).items() if not name.startswith("mid_block")}
+    return min(levels, key=lambda level: abs(math.log(side / 2**level / choices.MAP_SIDE)))
 
 
 def size_at_level(latent_size: tuple[int, int], level: int) -> tuple[int, int]:

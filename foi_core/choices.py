@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 MAP_SIDE = 16
 """Eq. 2: maps come from the UNet level whose map is nearest to 16x16 at the model's native size (faithful)."""
 
@@ -20,7 +22,7 @@ XI_FACTOR, XI_POWER = 0.05, 4
 """Eq. 7: xi(t) = 0.05 t^4 with t = timestep / number of training timesteps. Eq. 6's max(X) is DenseDiffusion's, whose
 form it follows: per head and query, over all tokens, start and padding included."""
 
-UNOWNED_TOKENS = "union"
+UNOWNED_TOKENS: Literal["union", "zero"] = "union"
 """Eq. 3: columns of M for tokens in no sub-instruction (start, end, padding, separators) hold the union of the masks.
 CLIP is causal, so the end and padding tokens carry the whole text's meaning: inside the union they act, outside they
 do not."""
@@ -38,6 +40,10 @@ NEARLY_ALL = 0.98
 """A mask that covers this share of the picture counts as full: the edit goes on as plain IP2P there, with a warning.
 An empty mask means that its sub-instruction changes nothing, with a warning: a region that was not found is never
 replaced by everything."""
+
+UNCHANGED = 0.25
+"""Root mean square change of the latents inside the masks, in units of the source latents' own spread, below which an
+edit counts as having changed nothing, with a warning. Not measured yet."""
 
 FEATHER_SHARE = 1 / 128
 """Compositing: width of the soft edge, as a share of the picture's shorter side. It lies inside the mask, so that

@@ -31,5 +31,9 @@ class UnsupportedCheckpoint(FoiError):
     """The model cannot be used for instruction editing; the message says why and which models can."""
 
 
+class ModelFailure(FoiError):
+    """The model gave numbers that are not finite, as half precision can on some checkpoints."""
+
+
 class EditCanceled(FoiError):
     """The edit was stopped by its caller before it was done; it has no result."""

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageChops, ImageFilter
 from torch import Tensor
 
@@ -55,14 +56,13 @@ def picture_mask(mask: Image.Image) -> Image.Image:
 def mask_to_grid(mask: Image.Image, grid: tuple[int, int]) -> Tensor:
     """A picture-sized mask -> binary float32 (h, w) on a coarser `grid`.
 
-    A cell is in when the mask covers at least half as much of it as of its best covered cell: for ordinary masks that
-    is half of the cell, and a mask thinner than a cell does not vanish.
+    A cell is in when the mask covers at least half as much of it as of the best covered cell around it: for ordinary
+    masks that is half of the cell, and a mask thinner than a cell does not vanish.
     """
     height, width = grid
-    coverage = np.asarray(picture_mask(mask).resize((width, height), Image.Resampling.BOX), dtype=np.float32)
-    if coverage.max() == 0:
-        return torch.zeros(grid)
-    return torch.from_numpy((coverage >= coverage.max() / 2).astype(np.float32))
+    shares = picture_mask(mask).convert("F").resize((width, height), Image.Resampling.BOX)
+    coverage = torch.from_numpy(np.array(shares))
+    return ((coverage > 0) & (coverage >= 0.5 * _peak_around(coverage, 1))).float()
 
 
 def union(masks: list[Image.Image]) -> Image.Image:
@@ -74,9 +74,20 @@ def union(masks: list[Image.Image]) -> Image.Image:
 
 
 def composite(edited: Image.Image, original: Image.Image, mask: Image.Image) -> Image.Image:
-    """`edited` inside `mask`, `original` outside, to the byte; the soft edge lies inside the mask
-    (`choices.FEATHER_SHARE`)."""
+    """`edited` inside `mask`, `original` outside, to the byte, with the soft edge of `choices.FEATHER_SHARE` inside.
+
+    Blurred, a mask is half at its border and whole one radius further in; what is thinner never gets so far, and is
+    measured against its own peak.
+    """
     radius = max(1, round(min(original.size) * choices.FEATHER_SHARE))
-    blurred = mask.filter(ImageFilter.BoxBlur(radius))
-    inner = blurred.point(lambda level: max(0, 2 * level - 255))
-    return Image.composite(edited, original, ImageChops.darker(inner, mask))
+    blurred = torch.from_numpy(np.array(mask.filter(ImageFilter.BoxBlur(radius)), dtype=np.float32))
+    peak = _peak_around(blurred, radius).clamp_min(1e-6)
+    inner = ((2 * blurred - peak) / peak).clamp(0, 1).mul(255).round().to(torch.uint8)
+    return Image.composite(edited, original, ImageChops.darker(Image.fromarray(inner.numpy()), mask))
+
+
+def _peak_around(levels: Tensor, radius: int) -> Tensor:
+    """The largest value within `radius` in each direction, (H, W)."""
+    size = 2 * radius + 1
+    across = F.max_pool2d(levels[None], (1, size), stride=1, padding=(0, radius))
+    return F.max_pool2d(across, (size, 1), stride=1, padding=(radius, 0))[0]

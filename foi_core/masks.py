@@ -16,10 +16,12 @@ def keyword_map(attention: Tensor, token_indices: list[int]) -> Tensor:
 
 def smooth(attention_map: Tensor) -> Tensor:
     """The Gaussian filter of Eq. 2: each cell a linear combination of its neighbours, (h, w) -> (h, w)."""
-    line = attention_map.new_tensor(choices.SMOOTHING_WEIGHTS)
-    kernel = torch.outer(line, line)[None, None]
-    padded = F.pad(attention_map[None, None], (1, 1, 1, 1), mode="reflect")
-    return F.conv2d(padded, kernel)[0, 0]
+    side, centre, _ = choices.SMOOTHING_WEIGHTS
+    mode = "reflect" if min(attention_map.shape) > 1 else "replicate"
+    p = F.pad(attention_map[None, None], (1, 1, 1, 1), mode=mode)[0, 0]
+    # Sums rather than a convolution: on a GPU that may round to TF32, which Eq. 2's powers would magnify.
+    rows = side * (p[:-2] + p[2:]) + centre * p[1:-1]
+    return side * (rows[:, :-2] + rows[:, 2:]) + centre * rows[:, 1:-1]
 
 
 def normalise(attention_map: Tensor) -> Tensor:

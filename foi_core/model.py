@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from dataclasses import dataclass, fields
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,13 +15,14 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from foi_core.attention import CrossAttention
 from foi_core.errors import InvalidParameter, UnsupportedCheckpoint
-from foi_core.spec import ModelDefaults
+from foi_core.spec import EditSpec, ModelDefaults, SubInstruction
 
 DEFAULTS_FILE = "foi.json"  # beside model_index.json: a checkpoint's own ModelDefaults
 
@@ -52,6 +53,10 @@ class Model:
         native = self.unet.config.sample_size
         return int(min(native) if isinstance(native, list | tuple) else native) * self.latent_factor
 
+    @property
+    def train_timesteps(self) -> int:
+        return int(self.scheduler.config.num_train_timesteps)
+
     def encode_text(self, ids: tuple[int, ...]) -> Tensor:
         """Token ids -> (1, tokens, width)."""
         states: Tensor = self.text_encoder(torch.tensor([ids], device=self.device)).last_hidden_state
@@ -68,28 +73,32 @@ class Model:
         return pixels
 
 
-def load(model: str, device: str = "auto") -> Model:
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def load(model: str, device: str = "auto", dtype: str = "auto") -> Model:
     """Loads a folder or model id in diffusers' layout, or "demo": the bundled demo model.
 
-    `device` is auto, cpu, cuda or cuda:N. Half precision on CUDA, float32 on a CPU. Weights are read from safetensors
-    only.
+    `device` is auto, cpu, cuda or cuda:N; `dtype` auto (float16 on CUDA, float32 on a CPU) or one of DTYPES. Weights
+    are read from safetensors only: other formats can hold code. Raises UnsupportedCheckpoint and InvalidParameter.
     """
     place = choose_device(device)
-    dtype = torch.float16 if place.type == "cuda" else torch.float32
+    precision = choose_dtype(dtype, place)
     folder = _demo_folder() if model == "demo" else model
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
         pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(
             folder,
-            dtype=dtype,
+            dtype=precision,
             use_safetensors=True,
             low_cpu_mem_usage=False,
             safety_checker=None,
             feature_extractor=None,
             image_encoder=None,
         )
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
+        # diffusers raises any of these for a folder that is not a whole pipeline of this kind.
         raise UnsupportedCheckpoint(
             f"{model!r} cannot be loaded: {error}. Expected a folder or model id in diffusers' layout "
             "(model_index.json, unet, vae, text_encoder, tokenizer, scheduler) with safetensors weights."
@@ -97,6 +106,8 @@ def load(model: str, device: str = "auto") -> Model:
     _check(model, pipeline)
     for network in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         network.eval().requires_grad_(False).to(place)
+    longest = pipeline.text_encoder.config.max_position_embeddings
+    pipeline.tokenizer.model_max_length = min(pipeline.tokenizer.model_max_length, longest)
     return Model(
         name=model,
         unet=pipeline.unet,
@@ -107,42 +118,49 @@ def load(model: str, device: str = "auto") -> Model:
         cross_attention=CrossAttention(pipeline.unet),
         defaults=_read_defaults(Path(folder)),
         device=place,
-        dtype=dtype,
+        dtype=precision,
     )
 
 
 def choose_device(device: str) -> torch.device:
     """ "auto" is the first CUDA device if there is one."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        place = torch.device("meta")
-    if place.type not in ("cpu", "cuda") or (place.type == "cuda" and not torch.cuda.is_available()):
-        present = "auto, cpu" + (
-            ", cuda or cuda:N" if torch.cuda.is_available() else " (this torch sees no CUDA device)"
-        )
-        raise InvalidParameter("device", device, present)
-    return place
+        return torch.device("cuda" if count else "cpu")
+    known = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+    if known is None or (device != "cpu" and int(known[1] or 0) >= count):
+        present = f"cuda or cuda:0 to cuda:{count - 1}" if count else "(this torch sees no CUDA device)"
+        raise InvalidParameter("device", device, f"auto, cpu, {present}")
+    return torch.device(device)
+
+
+def choose_dtype(dtype: str, place: torch.device) -> torch.dtype:
+    """ "auto" is half precision where it is fast."""
+    if dtype == "auto":
+        return torch.float16 if place.type == "cuda" else torch.float32
+    if dtype not in DTYPES:
+        raise InvalidParameter("dtype", dtype, f"auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
 
 
 def _demo_folder() -> str:
-    spec = importlib.util.find_spec("demo")
-    if spec is None or spec.origin is None:
-        raise UnsupportedCheckpoint(
-            "the demo model is not installed: run from the project's folder, or install its wheel"
-        )
-    return str(Path(spec.origin).parent / "model")
+    """Beside this package, in the project's folder and in its wheel alike."""
+    folder = Path(__file__).parent.parent / "demo" / "model"
+    if not (folder / "model_index.json").is_file():
+        raise UnsupportedCheckpoint(f"the demo model is not installed: {folder} has no model_index.json")
+    return str(folder)
 
 
 def _check(name: str, pipeline: StableDiffusionInstructPix2PixPipeline) -> None:
-    latent_channels = pipeline.vae.config.latent_channels
-    if pipeline.unet.config.in_channels != 2 * latent_channels:
+    """Everything that would otherwise fail in the middle of an edit."""
+    unet, latent_channels = pipeline.unet.config, pipeline.vae.config.latent_channels
+    if unet.in_channels != 2 * latent_channels or unet.out_channels != latent_channels:
         raise UnsupportedCheckpoint(
-            f"{name!r} is not an InstructPix2Pix model: its UNet takes {pipeline.unet.config.in_channels} channels, "
+            f"{name!r} is not an InstructPix2Pix model: its UNet takes {unet.in_channels} channels, "
             f"not {2 * latent_channels} (noisy latent and image latent). A plain text-to-image checkpoint cannot edit."
         )
+    if unet.addition_embed_type is not None or unet.cross_attention_dim != pipeline.text_encoder.config.hidden_size:
+        raise UnsupportedCheckpoint(f"{name!r} has more than one text encoder (SDXL), which is not supported yet.")
     if not pipeline.tokenizer.is_fast:
         raise UnsupportedCheckpoint(f"{name!r} has a tokenizer without character offsets, which keywords need.")
     if pipeline.scheduler.config.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction"):
@@ -150,12 +168,16 @@ def _check(name: str, pipeline: StableDiffusionInstructPix2PixPipeline) -> None:
 
 
 def _read_defaults(folder: Path) -> ModelDefaults:
+    """A folder's own defaults, if it has any; a model id has none."""
     path = folder / DEFAULTS_FILE
     if not path.is_file():
         return ModelDefaults()
-    given = json.loads(path.read_text())
-    if unknown := given.keys() - {f.name for f in fields(ModelDefaults)}:
-        raise UnsupportedCheckpoint(f"{path}: unknown settings {sorted(unknown)}")
-    if isinstance(given.get("threshold"), list):
-        given["threshold"] = tuple(given["threshold"])
-    return ModelDefaults(**given)
+    try:
+        given = json.loads(path.read_text())
+        if isinstance(given.get("threshold"), list):
+            given["threshold"] = tuple(given["threshold"])
+        defaults = ModelDefaults(**given)
+        EditSpec((SubInstruction("x"),)).with_defaults(defaults, seed=0)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UnsupportedCheckpoint(f"{path}: {error}") from error
+    return defaults

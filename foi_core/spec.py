@@ -15,6 +15,9 @@ METHODS: tuple[Method, ...] = ("foi", "ip2p")
 
 MAX_SUB_INSTRUCTIONS = 8
 MAX_TEXT_LENGTH = 500
+MIN_SIDE = 16
+MAX_ASPECT = 8
+"""IP2P's size rule makes the shorter side at least 64: up to 8:1 the longer stays below twice the model's own side."""
 SEED_LIMIT = 2**32
 
 # Inclusive ranges of the numeric fields, for every caller that checks or documents them.
@@ -44,15 +47,19 @@ class SubInstruction:
     text: str
     keyword: str | None = None
     intensity: float = 1.0
-    mask: Image.Image | None = field(default=None, compare=False, repr=False)
+    mask: Image.Image | None = field(default=None, hash=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not self.text.strip():
             raise InvalidParameter("text", self.text, "a sentence that says what to change")
         if len(self.text) > MAX_TEXT_LENGTH:
             raise InvalidParameter("text", self.text, f"at most {MAX_TEXT_LENGTH} characters")
+        if self.keyword is not None and not isinstance(self.keyword, str):
+            raise InvalidParameter("keyword", self.keyword, "text")
         if self.keyword is not None and word_span(self.text, self.keyword) is None:
             raise InvalidParameter("keyword", self.keyword, f"a word of {self.text!r}, or nothing at all")
+        if self.mask is not None and not isinstance(self.mask, Image.Image):
+            raise InvalidParameter("mask", self.mask, "a PIL image")
         _check_number("intensity", self.intensity)
 
 
@@ -90,10 +97,16 @@ class EditSpec:
     preserve_outside_mask: bool = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.instructions, tuple) or not all(
+            isinstance(p, SubInstruction) for p in self.instructions
+        ):
+            raise InvalidParameter("instructions", self.instructions, "a tuple of SubInstruction")
         if not 1 <= len(self.instructions) <= MAX_SUB_INSTRUCTIONS:
             raise InvalidParameter(
                 "instructions", len(self.instructions), f"1 to {MAX_SUB_INSTRUCTIONS} sub-instructions"
             )
+        if not isinstance(self.preserve_outside_mask, bool):
+            raise InvalidParameter("preserve_outside_mask", self.preserve_outside_mask, "True or False")
         if self.method not in METHODS:
             raise InvalidParameter("method", self.method, " or ".join(METHODS))
         for name in ("num_inference_steps", "seed"):
@@ -127,7 +140,7 @@ def _check_number(name: str, value: float) -> None:
 
 def _check_threshold(threshold: float | tuple[float, float]) -> None:
     bounds = threshold if isinstance(threshold, tuple) else (threshold, threshold)
-    if len(bounds) != 2:
+    if isinstance(threshold, list) or len(bounds) != 2:
         raise InvalidParameter("threshold", threshold, "one number, or a range of two")
     for bound in bounds:
         _check_number("threshold", bound)

@@ -8,83 +8,18 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from foi_core import choices
+from foi_core import choices, words
 from foi_core.spec import SubInstruction, word_span
 
-# Words that tell nothing about a place: never candidates for the most concentrated word.
-_FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "it",
-        "its",
-        "this",
-        "that",
-        "these",
-        "those",
-        "he",
-        "she",
-        "him",
-        "her",
-        "his",
-        "hers",
-        "they",
-        "them",
-        "their",
-        "i",
-        "you",
-        "we",
-        "my",
-        "your",
-        "our",
-        "me",
-        "us",
-        "to",
-        "into",
-        "of",
-        "in",
-        "on",
-        "at",
-        "for",
-        "with",
-        "and",
-        "or",
-        "but",
-        "as",
-        "is",
-        "are",
-        "was",
-        "be",
-        "been",
-        "being",
-        "do",
-        "does",
-        "did",
-        "can",
-        "could",
-        "would",
-        "should",
-        "will",
-        "please",
-        "make",
-        "turn",
-        "change",
-        "let",
-        "add",
-        "put",
-        "give",
-        "some",
-        "more",
-        "very",
-        "so",
-        "if",
-        "what",
-        "how",
-        "look",
-        "like",
-        "all",
-    ]
+# Words that tell nothing about a place: no candidates for the most concentrated word, unless there is no other.
+_FUNCTION_WORDS = (
+    words.DETERMINERS
+    | words.PRONOUNS
+    | words.PREPOSITIONS
+    | words.ADVERBS
+    | words.BE
+    | words.MODALS
+    | words.LEADS.keys()
 )
 
 
@@ -113,28 +48,29 @@ def tokenise(
     limit = tokenizer.model_max_length
     encoded = tokenizer(text, padding="max_length", max_length=limit, truncation=True, return_offsets_mapping=True)
     offsets: list[tuple[int, int]] = encoded["offset_mapping"]
-    owner, found, words, start = [len(parts)] * limit, [], [], 0
+    owner, found, candidates, start = [len(parts)] * limit, [], [], 0
     for i, (part, keyword) in enumerate(zip(parts, keywords, strict=True)):
         end = start + len(part.text)
         for j in _overlapping(offsets, start, end):
             owner[j] = i
         span = word_span(part.text, keyword) if keyword is not None else None
         found.append(_overlapping(offsets, start + span[0], start + span[1]) if span else ())
-        words.append(tuple(_candidates(part.text, start, offsets)))
+        candidates.append(tuple(_candidates(part.text, start, offsets)))
         start = end + len(choices.SEPARATOR)
     return TokenisedInstruction(
         ids=tuple(encoded["input_ids"]),
         owner=tuple(owner),
         keywords=tuple(found),
-        words=tuple(words),
+        words=tuple(candidates),
         cut=len(tokenizer(text, verbose=False)["input_ids"]) > limit,
     )
 
 
 def _candidates(text: str, start: int, offsets: list[tuple[int, int]]) -> list[tuple[str, tuple[int, ...]]]:
-    words = re.finditer(r"[^\W\d_]+", text)
-    spans = [(w.group(), _overlapping(offsets, start + w.start(), start + w.end())) for w in words]
-    return [(word, tokens) for word, tokens in spans if tokens and word.lower() not in _FUNCTION_WORDS]
+    found = re.finditer(r"[^\W\d_]+", text)
+    spans = [(w.group(), _overlapping(offsets, start + w.start(), start + w.end())) for w in found]
+    read = [(word, tokens) for word, tokens in spans if tokens]
+    return [(word, tokens) for word, tokens in read if word.lower() not in _FUNCTION_WORDS] or read
 
 
 def _overlapping(offsets: list[tuple[int, int]], start: int, end: int) -> tuple[int, ...]:

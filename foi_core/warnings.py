@@ -8,56 +8,60 @@ from torch import Tensor
 
 from foi_core import choices
 from foi_core.result import EditWarning, Keyword
+from foi_core.spec import SubInstruction
 from foi_core.tokens import TokenisedInstruction
 
-UNCHANGED = 0.25
-"""Root mean square change of the latents inside the masks, in units of the source latents' own spread, below which an
-edit counts as having changed nothing."""
+
+def text_warnings(text: TokenisedInstruction) -> list[EditWarning]:
+    if not text.cut:
+        return []
+    message = f"The instruction is longer than the model's {len(text.ids)} tokens; its end was not read."
+    return [EditWarning("text-cut", f"{message} Shorten it, or make two edits.")]
 
 
-def edit_warnings(
-    text: TokenisedInstruction,
-    found: tuple[Image.Image, ...],
-    keywords: list[Keyword | None],
-    latents: Tensor,
-    source: Tensor,
-    inside: Tensor,
-) -> tuple[EditWarning, ...]:
-    """`latents` and `source` unscaled (1, C, h, w), `inside` the union of the masks at their resolution (h, w)."""
+def mask_warnings(
+    found: tuple[Image.Image, ...], keywords: list[Keyword | None], parts: tuple[SubInstruction, ...]
+) -> list[EditWarning]:
+    """For every mask that is empty or covers (nearly) everything. `found` may be empty: an edit without regions."""
     warnings = []
-    if text.cut:
-        warnings.append(
-            EditWarning(
-                "text-cut",
-                f"The instruction is longer than the model's {len(text.ids)} tokens; its end was not read. "
-                "Shorten it, or make two edits.",
-            )
-        )
     for i, mask in enumerate(found):
-        warnings.extend(_mask_warning(i, mask, keywords[i]))
-    if inside.any() and relative_change(latents, source, inside) < UNCHANGED:
-        warnings.append(
-            EditWarning(
-                "nothing-changed",
-                "The picture hardly changed. Try another seed, a higher guidance_scale, or simpler words.",
-            )
-        )
-    return tuple(warnings)
+        area = float((np.asarray(mask) > 0).mean())
+        if area == 0:
+            warnings.append(EditWarning("mask-empty", _empty(keywords[i], parts[i]), i))
+        elif area >= choices.NEARLY_ALL:
+            warnings.append(EditWarning("mask-full", _full(keywords[i], parts[i]), i))
+    return warnings
 
 
-def relative_change(latents: Tensor, source: Tensor, inside: Tensor) -> float:
-    """Root mean square change inside, over the spread of the source."""
-    change = ((latents - source).square() * inside).sum() / (inside.sum() * latents.shape[1]).clamp_min(1)
-    return float(change.sqrt() / source.std().clamp_min(1e-6))
+def change_warnings(change: float | None) -> list[EditWarning]:
+    """`change` as `relative_change` gives it."""
+    if change is None or change >= choices.UNCHANGED:
+        return []
+    advice = "Try another seed, a higher guidance_scale, more num_inference_steps or strength, or simpler words."
+    return [EditWarning("nothing-changed", f"The picture hardly changed where it could. {advice}")]
 
 
-def _mask_warning(i: int, mask: Image.Image, keyword: Keyword | None) -> list[EditWarning]:
-    area = float(np.asarray(mask).mean()) / 255
-    word = f"{keyword.text!r}" if keyword else "the instruction"
-    if area == 0:
-        message = f"No region was found for {word}, so this instruction changes nothing."
-        return [EditWarning("mask-empty", f"{message} Name another keyword, or give a mask.", i)]
-    if area >= choices.NEARLY_ALL:
-        message = f"The region of {word} is the whole picture, so nothing is protected."
-        return [EditWarning("mask-full", f"{message} Name another keyword, raise threshold, or give a mask.", i)]
-    return []
+def relative_change(after: Tensor, before: Tensor, inside: Tensor) -> float | None:
+    """Root mean square change of unscaled latents (1, C, h, w) inside (h, w), over the spread of `before`.
+
+    None where nothing is inside.
+    """
+    if not inside.any():
+        return None
+    change = ((after - before).square() * inside).sum() / (inside.sum() * after.shape[1])
+    return float(change.sqrt() / before.std().clamp_min(1e-6))
+
+
+def _empty(keyword: Keyword | None, part: SubInstruction) -> str:
+    if part.mask is not None:
+        return "The mask that was given is empty, so this instruction changes nothing. White (128 to 255) may change."
+    word = f"{keyword.text!r}" if keyword else f"{part.text!r}"
+    return f"No region was found for {word}, so this instruction changes nothing. Name another keyword, or give a mask."
+
+
+def _full(keyword: Keyword | None, part: SubInstruction) -> str:
+    if part.mask is not None:
+        return "The mask that was given is the whole picture, so nothing is protected. Black stays as it is."
+    word = f"{keyword.text!r}" if keyword else f"{part.text!r}"
+    advice = "Name another keyword, raise threshold, or give a mask."
+    return f"The region of {word} is the whole picture, so nothing is protected. {advice}"

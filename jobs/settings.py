@@ -24,6 +24,9 @@ class Settings(BaseSettings):
     )
     model: str = Field(default="demo", description="`demo`, a checkpoint's folder, or its name on the model hub.")
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        default="auto", description="`auto` (float16 on CUDA, float32 on a CPU), `float32`, `float16` or `bfloat16`."
+    )
     workers: int = Field(
         default=1, ge=1, le=64, description="Worker processes that the supervisor keeps alive; one per GPU."
     )

@@ -41,8 +41,10 @@ def number(name: str, text: str) -> float:
 
 def threshold(name: str, text: str) -> float | tuple[float, float]:
     """`0.5`, or the range `0.4-0.7`."""
-    low, dash, high = text.partition("-")
-    return (number(name, low), number(name, high)) if dash else number(name, low)
+    if _NUMBER.fullmatch(text.strip()):
+        return float(text)
+    low, _, high = text.partition("-")
+    return number(name, low), number(name, high)
 
 
 def boolean(name: str, text: str) -> bool:

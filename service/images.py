@@ -8,12 +8,10 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
+from foi_core.spec import MAX_ASPECT, MIN_SIDE
 from service.problems import Problem
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-MIN_SIDE = 16
-MAX_ASPECT = 8
-"""IP2P's size rule makes the shorter side at least 64, so the longer grows with the ratio: below 1024 at 8:1, 512."""
 MASK_LEVEL = 128
 _SRGB = ImageCms.createProfile("sRGB")
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from foi_core.spec import MAX_SUB_INSTRUCTIONS, MAX_TEXT_LENGTH, RANGES
+from foi_core.spec import MAX_ASPECT, MAX_SUB_INSTRUCTIONS, MAX_TEXT_LENGTH, MIN_SIDE, RANGES
 from service.fields import SCALARS
-from service.images import MAX_ASPECT, MIN_SIDE
 from service.problems import KINDS, MEDIA_TYPE
 from service.wire import Edit, ProblemView
 

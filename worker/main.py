@@ -117,7 +117,7 @@ def work(settings: Settings, url: str, name: str, load: Callable[[], Engine]) ->
 def _warm_engine(settings: Settings) -> Engine:
     from foi_core.engine import Engine as FoiEngine  # here, because torch takes seconds: by now we are seen as starting
 
-    engine = FoiEngine.load(settings.model, settings.device)
+    engine = FoiEngine.load(settings.model, settings.device, settings.dtype)
     engine.warm_up()
     return engine
 

@@ -8,6 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from foi_core import attention
+from foi_core.regions import Region, Regions
 from tests.tiny_model import build_tiny_model
 
 
@@ -46,10 +47,32 @@ def test_eq_3_mixes_scores_token_by_token_and_strengthens_only_inside() -> None:
     assert attention.modulated_attention(X, Y, M, torch.ones(2), 0.5)[0, 0].tolist() == pytest.approx([0.5, 0.5])
 
 
-def test_m_is_each_mask_over_its_own_tokens_and_the_union_over_the_rest() -> None:
-    M = torch.tensor([[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]])  # two masks over three queries
-    owner = torch.tensor([2, 0, 1, 2])  # start, T_1, T_2, end
-    assert attention.token_masks(M, owner).tolist() == [[1, 1, 0, 1], [1, 0, 1, 1], [0, 0, 0, 0]]
+def test_eq_5_takes_queries_and_keys_from_the_null_instruction_and_values_from_the_instruction(tmp_path: Path) -> None:
+    """Outside the mask, by hand: softmax(Q_I0 K_I0^T / sqrt(d)) V_IT."""
+    unet = small_unet(tmp_path)
+    cross_attention = attention.CrossAttention(unet)
+    layer = unet.mid_block.attentions[0].transformer_blocks[0].attn2
+    generator = torch.Generator().manual_seed(0)
+    hidden, text = torch.randn(2, 256, 32, generator=generator), torch.randn(2, 77, 32, generator=generator) * 3
+    plan = attention.Plan((32, 32), focus=(attention.FocusRow(0, 1, region_everywhere(0.0), xi_t=0.0),))
+    with torch.inference_mode(), cross_attention.apply(plan):
+        ours = layer(hidden, encoder_hidden_states=text)[0]
+        query, key, value = layer.to_q(hidden[1]), layer.to_k(text[1]), layer.to_v(text[0])
+        heads = [t.unflatten(-1, (layer.heads, -1)).transpose(0, 1) for t in (query, key, value)]  # (heads, n, d)
+        q, k, v = heads
+        by_hand = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1) @ v
+        expected = layer.to_out[0](by_hand.transpose(0, 1).flatten(1))
+    assert torch.allclose(ours, expected, atol=1e-5)
+
+
+def test_eq_2_averages_over_layers_and_heads_each_counting_once() -> None:
+    plan = attention.Plan((1, 2), watch=(1,))
+    one_head = torch.tensor([[[[0.0, 1.0], [0.4, 0.6]]]])  # (rows, heads, queries, tokens)
+    two_heads = torch.tensor([[[[0.3, 0.7], [1.0, 0.0]], [[0.6, 0.4], [0.1, 0.9]]]])
+    plan.collect(one_head)
+    plan.collect(two_heads)
+    # (0 + .3 + .6) / 3, (1 + .7 + .4) / 3; (.4 + 1 + .1) / 3, (.6 + 0 + .9) / 3
+    assert torch.allclose(plan.attention(0), torch.tensor([[[[0.3, 0.7], [0.5, 0.5]]]]))
 
 
 def small_unet(tmp_path: Path) -> UNet2DConditionModel:
@@ -75,18 +98,18 @@ def test_without_a_plan_the_unet_is_the_stock_one(tmp_path: Path) -> None:
     assert torch.allclose(run(unet, text_rows()), before, atol=1e-6)
 
 
-def focus(value: float) -> attention.Focus:
-    return attention.Focus(torch.full((1, 16, 16), value), torch.zeros(77, dtype=torch.long), torch.ones(77))
+def region_everywhere(value: float) -> Regions:
+    return Regions((Region(torch.full((16, 16), value)),), torch.zeros(77, dtype=torch.long), torch.ones(77))
 
 
 def test_a_full_mask_changes_nothing_and_rows_without_a_mask_are_untouched(tmp_path: Path) -> None:
     unet = small_unet(tmp_path)
     cross_attention = attention.CrossAttention(unet)
     plain = run(unet, text_rows())
-    plan = attention.Plan((32, 32), focus=(attention.FocusRow(0, 1, focus(1.0), xi_t=0.0),))
+    plan = attention.Plan((32, 32), focus=(attention.FocusRow(0, 1, region_everywhere(1.0), xi_t=0.0),))
     with cross_attention.apply(plan):
         full = run(unet, text_rows())
-    plan = attention.Plan((32, 32), focus=(attention.FocusRow(0, 1, focus(0.0), xi_t=0.0),))
+    plan = attention.Plan((32, 32), focus=(attention.FocusRow(0, 1, region_everywhere(0.0), xi_t=0.0),))
     with cross_attention.apply(plan):
         empty = run(unet, text_rows())
     assert torch.allclose(full, plain, atol=1e-5)
@@ -112,15 +135,15 @@ def test_watched_attention_is_a_distribution_over_tokens_at_the_map_level(tmp_pa
     seen = plan.attention(cross_attention.level)
     assert seen.shape == (1, side // 2, side // 2, 77)
     assert torch.allclose(seen.sum(-1), torch.ones(1, side // 2, side // 2), atol=1e-5)
-    # 5 layers of 2 heads at level 1 of this UNet: 1 down, 1 mid, 2 up... each counted once
-    layers = sum(level == cross_attention.level for level in attention.layer_levels(unet).values())
-    heads = unet.config.block_out_channels[1] // (unet.config.block_out_channels[1] // unet.config.attention_head_dim)
-    assert plan.maps == layers * heads
+    assert plan.maps == 4 * 2  # one layer down, one in the middle, two up; two heads each
 
 
-def test_stable_diffusions_maps_come_from_its_five_layers_of_factor_four() -> None:
+@pytest.mark.parametrize(("sample_size", "factor", "layers"), [(64, 4, 5), (96, 4, 5), (128, 4, 5)])
+def test_stable_diffusions_maps_come_from_its_five_layers_of_factor_four(
+    sample_size: int, factor: int, layers: int
+) -> None:
     with torch.device("meta"):
-        unet = UNet2DConditionModel(sample_size=64, in_channels=8, cross_attention_dim=768, attention_head_dim=8)
+        unet = UNet2DConditionModel(sample_size=sample_size, in_channels=8, cross_attention_dim=768)
     level = attention.map_level(unet)
-    assert 2**level == 4
-    assert sum(at == level for at in attention.layer_levels(unet).values()) == 5
+    assert 2**level == factor
+    assert sum(at == level for at in attention.layer_levels(unet).values()) == layers

@@ -7,7 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from foi_core import EditCanceled, EditSpec, InvalidParameter, SubInstruction, UnsupportedCheckpoint
+from foi_core import (
+    EditCanceled,
+    EditSpec,
+    InvalidParameter,
+    ModelFailure,
+    SubInstruction,
+    UnsupportedCheckpoint,
+    regions,
+)
 from foi_core.engine import Engine
 from foi_core.result import EditResult, Progress
 from tests.tiny_model import build_tiny_model
@@ -112,14 +120,78 @@ def test_intensity_of_one_instruction_changes_the_picture(engine: Engine) -> Non
     assert results[0].image.tobytes() != results[1].image.tobytes()
 
 
+def phases(engine: Engine, steps: int, **switches: float) -> tuple[list[int], list[int], list[int]]:
+    """The steps of a run that take masks, are modulated, and are disentangled."""
+    spec = EditSpec(TWO, num_inference_steps=steps, seed=1, **switches)  # type: ignore[arg-type]
+    state = engine._admit(picture(), spec)
+    one = regions.Regions((regions.Region(torch.ones(16, 16)),), torch.tensor([0]), torch.tensor([1.0]))
+    taken, modulated, disentangled = [], [], []
+    for step in range(state.steps):
+        state.step = step
+        if state.modulating is not None:
+            modulated.append(step)
+        if state.takes_masks:
+            taken.append(step)
+            state.regions = one
+        if state.union is not None:
+            disentangled.append(step)
+    return taken, modulated, disentangled
+
+
+def test_a_run_of_the_papers_length_takes_masks_first_modulates_all_the_rest_and_disentangles_three_quarters(
+    engine: Engine,
+) -> None:
+    assert phases(engine, 100) == ([0], list(range(1, 80)), list(range(60)))
+
+
 @pytest.mark.parametrize(
-    "switch", [{"mask_at": 0.99}, {"modulation_end": 0.0}, {"disentangle_end": 0.0}, {"disentangle_end": 1.0}]
+    ("switch", "taken", "modulated", "disentangled"),
+    [
+        ({"mask_at": 0.25}, [20], range(21, 80), range(20, 60)),
+        ({"mask_at": 0.99}, [79], range(0), range(0)),
+        ({"mask_at": 1.0, "disentangle_end": 1.0}, [79], range(0), range(79, 80)),
+        ({"modulation_end": 0.0}, [0], range(0), range(60)),
+        ({"modulation_end": 0.5}, [0], range(1, 40), range(60)),
+        ({"disentangle_end": 0.0}, [0], range(1, 80), range(0)),
+        ({"disentangle_end": 1.0}, [0], range(1, 80), range(80)),
+    ],
 )
-def test_every_switch_of_the_papers_tables_changes_the_result(engine: Engine, switch: dict[str, float]) -> None:
-    given = {"num_inference_steps": 8, "preserve_outside_mask": False, "guidance_scale": 7.5}
-    assert (
-        edit(engine, picture(), **given, **switch).image.tobytes() != edit(engine, picture(), **given).image.tobytes()
-    )
+def test_every_switch_of_the_papers_tables_is_a_share_of_the_run(
+    engine: Engine, switch: dict[str, float], taken: list[int], modulated: range, disentangled: range
+) -> None:
+    assert phases(engine, 100, **switch) == (taken, list(modulated), list(disentangled))
+
+
+def test_the_threshold_is_drawn_from_its_range_by_the_seed_and_a_number_is_itself(engine: Engine) -> None:
+    drawn = [engine._admit(picture(), EditSpec(TWO, threshold=(0.4, 0.7), seed=seed)).threshold for seed in range(20)]
+    assert all(0.4 <= tau <= 0.7 for tau in drawn)
+    assert len(set(drawn)) == 20
+    assert engine._admit(picture(), EditSpec(TWO, threshold=0.3, seed=1)).threshold == 0.3
+
+
+@torch.inference_mode()
+def test_edits_at_different_steps_in_one_batch_are_the_same_as_alone(engine: Engine) -> None:
+    specs = [
+        EditSpec(TWO, num_inference_steps=6, seed=1),
+        EditSpec((SubInstruction("add a sun"),), num_inference_steps=4, guidance_scale=3.0, seed=2),
+        EditSpec(TWO[:1], method="ip2p", num_inference_steps=5, seed=3),
+    ]
+    alone = []
+    for spec in specs:
+        state = engine._admit(picture(), spec)
+        while state.step < state.steps:
+            engine._step([state])
+        alone.append(state.latents)
+
+    waiting, flying, done = [engine._admit(picture(), spec) for spec in specs], [], []
+    while waiting or flying:
+        flying += [waiting.pop(0)] if waiting else []  # one more joins at every step
+        engine._step(flying)
+        done += [state for state in flying if state.step == state.steps]
+        flying = [state for state in flying if state.step < state.steps]
+    together = {state.spec.seed: state.latents for state in done}
+    for spec, latents in zip(specs, alone, strict=True):
+        assert (together[spec.seed] - latents).abs().max() < 1e-5 * latents.abs().max()
 
 
 def test_plain_instruct_pix2pix_has_no_regions(engine: Engine) -> None:
@@ -154,6 +226,7 @@ def test_an_empty_mask_changes_nothing_and_says_so(engine: Engine) -> None:
     result = edit(engine, image, (SubInstruction("make the ball red", mask=Image.new("L", image.size)),))
     assert result.image.tobytes() == image.tobytes()
     assert ("mask-empty", 0) in codes(result)
+    assert "White" in result.warnings[0].message
 
 
 def test_a_full_mask_protects_nothing_and_says_so(engine: Engine) -> None:
@@ -167,7 +240,7 @@ def test_text_past_the_token_limit_is_told_with_what_to_try(engine: Engine) -> N
     result = edit(engine, picture(), parts)
     assert ("text-cut", None) in codes(result)
     assert ("mask-empty", 2) in codes(result)
-    assert all("." in w.message for w in result.warnings)
+    assert {w.code: w.message for w in result.warnings}["text-cut"].endswith("Shorten it, or make two edits.")
 
 
 def test_progress_counts_every_step_and_names_the_stage(engine: Engine) -> None:
@@ -188,17 +261,39 @@ def test_a_caller_can_stop_an_edit_and_the_next_one_is_untouched(engine: Engine)
     assert edit(engine, picture()).image.tobytes() == before
 
 
-def test_half_precision_follows_full_precision(tmp_path: Path) -> None:
-    folder = build_tiny_model(tmp_path)
-    full, half = Engine.load(str(folder), "cpu"), Engine.load(str(folder), "cpu")
-    for network in (half._model.unet, half._model.vae, half._model.text_encoder):
-        network.to(torch.bfloat16)
-    half._model.dtype = torch.bfloat16
-    half = Engine(half._model)
+def test_half_precision_finds_nearly_the_same_regions_and_follows_full_precision(tmp_path: Path) -> None:
+    folder = str(build_tiny_model(tmp_path))
     given = {"guidance_scale": 2.0, "image_guidance_scale": 1.0, "num_inference_steps": 5}
-    mask = (SubInstruction("make the ball black", keyword="ball", mask=left_half((64, 64))),)
-    first, second = (np.asarray(edit(e, picture(64, 64), mask, **given).image, int) for e in (full, half))
-    assert np.abs(first - second).mean() < 6
+    full, half = (edit(Engine.load(folder, "cpu", d), picture(64, 64), **given) for d in ("float32", "bfloat16"))
+    for a, b in zip(full.masks, half.masks, strict=True):
+        assert np.mean(np.asarray(a) != np.asarray(b)) < 0.05
+    assert np.abs(np.asarray(full.image, int) - np.asarray(half.image, int)).mean() < 6
+
+
+@pytest.mark.parametrize("size", [(15, 64), (900, 100)])
+def test_a_picture_too_small_or_too_narrow_is_refused_by_name(engine: Engine, size: tuple[int, int]) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        edit(engine, picture(*size))
+    assert caught.value.field == "image"
+
+
+def test_numbers_that_overflow_are_an_error_and_not_a_black_picture(tmp_path: Path) -> None:
+    engine = Engine.load(str(build_tiny_model(tmp_path)), "cpu")
+    with torch.inference_mode():
+        engine._model.unet.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(ModelFailure, match="float32"):
+        edit(engine, picture())
+
+
+def test_a_checkpoints_own_defaults_are_used_and_bad_ones_are_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    folder = build_tiny_model(tmp_path)
+    (folder / "foi.json").write_text('{"num_inference_steps": 3, "threshold": [0.2, 0.3]}')
+    spec = Engine.load(str(folder), "cpu").edit(picture(64, 64), EditSpec(TWO, seed=1)).spec
+    assert (spec.num_inference_steps, spec.threshold, spec.guidance_scale) == (3, (0.2, 0.3), 7.5)
+    for bad in ('{"steps": 3}', '{"threshold": 7}', "[]", "{"):
+        (folder / "foi.json").write_text(bad)
+        with pytest.raises(UnsupportedCheckpoint, match=r"foi\.json"):
+            Engine.load(str(folder), "cpu")
 
 
 def test_a_text_to_image_checkpoint_is_refused_with_the_reason(tmp_path: Path) -> None:
@@ -211,15 +306,18 @@ def test_a_folder_without_a_model_is_refused_with_what_is_expected(tmp_path: Pat
         Engine.load(str(tmp_path), "cpu")
 
 
-def test_a_device_that_is_not_there_is_refused_by_name() -> None:
+@pytest.mark.parametrize(
+    ("field", "arguments"), [("device", ("tpu",)), ("device", ("cuda:99",)), ("dtype", ("cpu", "int8"))]
+)
+def test_a_device_or_precision_that_is_not_there_is_refused_by_name(field: str, arguments: tuple[str, ...]) -> None:
     with pytest.raises(InvalidParameter) as caught:
-        Engine.load("demo", "tpu")
-    assert caught.value.field == "device"
+        Engine.load("demo", *arguments)
+    assert caught.value.field == field
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_finds_the_same_regions_as_the_cpu(tmp_path: Path) -> None:
     folder = str(build_tiny_model(tmp_path))
-    cpu, cuda = (edit(Engine.load(folder, device), picture()) for device in ("cpu", "cuda"))
+    cpu, cuda = (edit(Engine.load(folder, device, "float32"), picture()) for device in ("cpu", "cuda"))
     for a, b in zip(cpu.masks, cuda.masks, strict=True):
         assert np.mean(np.asarray(a) != np.asarray(b)) < 0.02

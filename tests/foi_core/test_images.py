@@ -58,6 +58,16 @@ def test_outside_the_mask_every_byte_is_the_inputs_and_inside_it_is_the_edits() 
     assert (result[deep] == np.asarray(edited)[deep]).all()
 
 
+@pytest.mark.parametrize("width", [1, 3, 7, 40])
+def test_a_mask_thinner_than_the_soft_edge_is_still_edited(width: int) -> None:
+    original, edited = Image.new("RGB", (1024, 1024), "black"), Image.new("RGB", (1024, 1024), "white")
+    mask = Image.new("L", (1024, 1024))
+    mask.paste(255, (500, 0, 500 + width, 1024))
+    result = np.asarray(images.composite(edited, original, mask))[:, :, 0]
+    assert result[512, 500 + width // 2] > 200
+    assert result[:, :500].max() == result[:, 500 + width :].max() == 0
+
+
 def test_a_full_mask_has_no_edge_at_the_pictures_border() -> None:
     original, edited = Image.new("RGB", (64, 64), "black"), Image.new("RGB", (64, 64), "white")
     assert images.composite(edited, original, Image.new("L", (64, 64), 255)).tobytes() == edited.tobytes()
@@ -71,6 +81,16 @@ def test_a_callers_mask_goes_to_a_grid_by_half_coverage_and_a_thin_one_does_not_
     line.paste(255, (3, 0, 4, 64))
     assert images.mask_to_grid(line, (8, 8))[0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
     assert images.mask_to_grid(Image.new("L", (64, 64)), (8, 8)).sum() == 0
+
+
+def test_a_mask_far_smaller_than_a_cell_does_not_vanish_and_nor_does_a_line_beside_a_blob() -> None:
+    dot = Image.new("L", (4000, 3000))
+    dot.paste(255, (2010, 1510, 2020, 1520))
+    assert images.mask_to_grid(dot, (12, 16)).sum() == 1
+    both = Image.new("L", (64, 64))
+    both.paste(255, (0, 0, 16, 64))
+    both.paste(255, (44, 0, 45, 64))
+    assert images.mask_to_grid(both, (8, 8))[0].tolist() == [1, 1, 0, 0, 0, 1, 0, 0]
 
 
 def test_a_found_mask_sent_back_as_a_callers_mask_is_the_same_mask() -> None:

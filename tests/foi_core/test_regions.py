@@ -1,0 +1,57 @@
+"""From regions to the masks of tokens, layers and latents."""
+
+import pytest
+import torch
+from PIL import Image
+
+from foi_core import choices, regions
+from foi_core.result import Keyword
+from foi_core.tokens import TokenisedInstruction
+
+TEXT = TokenisedInstruction(ids=(0,) * 4, owner=(2, 0, 1, 2), keywords=((1,), (2,)), words=((), ()), cut=False)
+
+
+def two_regions() -> regions.Regions:
+    """Over three queries: T_1 acts on the first, T_2 on the second."""
+    each = [regions.Region(torch.tensor([[1.0, 0.0, 0.0]])), regions.Region(torch.tensor([[0.0, 1.0, 0.0]]))]
+    return regions.assemble(each, TEXT, [1.0, 5.0])
+
+
+def test_m_is_each_mask_over_its_own_tokens_and_the_union_over_the_rest() -> None:
+    assert two_regions().token_masks((1, 3)).tolist() == [[1, 1, 0, 1], [1, 0, 1, 1], [0, 0, 0, 0]]
+
+
+def test_tokens_of_no_instruction_can_be_shut_out_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choices, "UNOWNED_TOKENS", "zero")
+    assert two_regions().token_masks((1, 3)).tolist() == [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+
+
+def test_alpha_is_each_instructions_intensity_over_its_own_tokens_and_one_elsewhere() -> None:
+    assert two_regions().alpha.tolist() == [1, 1, 5, 1]
+
+
+def test_the_union_reaches_the_latents_resolution() -> None:
+    assert two_regions().union((2, 6)).tolist() == [[1, 1, 1, 1, 0, 0]] * 2
+
+
+def test_a_callers_mask_is_read_from_its_picture_where_the_grid_is_finer_than_the_map() -> None:
+    picture = Image.new("L", (64, 64))
+    picture.paste(255, (0, 0, 8, 64))
+    region = regions.Region(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), picture)
+    assert region.at((8, 8)).sum(dim=1).tolist() == [1.0] * 8
+    assert region.at((2, 2)).tolist() == [[1, 0], [1, 0]]
+    assert region.picture((64, 64)).tobytes() == picture.tobytes()
+
+
+def test_the_word_whose_attention_is_most_concentrated_is_the_keyword_of_last_resort() -> None:
+    seen = torch.full((4, 4, 3), 0.1)
+    seen[1, 1, 2] = 1.0
+    words = (("spread", (1,)), ("point", (2,)))
+    assert regions.settle_keyword(None, words, seen) == Keyword("point", (2,), "attention")
+    given = Keyword("spread", (1,), "given")
+    assert regions.settle_keyword(given, words, seen) == given
+    assert regions.settle_keyword(None, (), seen) is None
+
+
+def test_a_keyword_that_was_cut_off_has_no_map() -> None:
+    assert regions.attention_map(Keyword("lost", (), "rule"), torch.rand(4, 4, 3)).sum() == 0
