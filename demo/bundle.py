@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -13,10 +16,15 @@ from diffusers import AutoencoderKL, StableDiffusionInstructPix2PixPipeline
 from demo.edits import vocabulary
 from demo.models import build_scheduler, build_tokenizer, build_vae
 from demo.train_unet import DemoNetworks
+from foi_core.model import DEFAULTS_FILE
+from foi_core.spec import ModelDefaults
+
+DEFAULTS = ModelDefaults(num_inference_steps=50, guidance_scale=2.0, image_guidance_scale=1.0, threshold=0.003)
+"""What suits this small model; chosen on tuning scenes (see its card)."""
 
 
 def write(folder: Path, vae: AutoencoderKL, checkpoint: Path) -> None:
-    """Writes the moving average of `checkpoint` and the VAE as one pipeline folder."""
+    """Writes the moving average of `checkpoint` and the VAE as one folder, with its defaults and the training log."""
     tokenizer = build_tokenizer(vocabulary())
     networks = DemoNetworks(tokenizer)
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -33,10 +41,14 @@ def write(folder: Path, vae: AutoencoderKL, checkpoint: Path) -> None:
     )
     pipeline.to(torch.float16)
     pipeline.save_pretrained(folder, safe_serialization=True)
+    (folder / DEFAULTS_FILE).write_text(json.dumps(asdict(DEFAULTS), indent=2) + "\n")
+    log = checkpoint.parent / "log.jsonl"
+    if log.exists():
+        shutil.copy(log, folder / log.name)
 
 
 def load_vae(folder: Path) -> AutoencoderKL:
-    return AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval()
+    return AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32, low_cpu_mem_usage=False).eval()
 
 
 def megabytes(folder: Path) -> float:
@@ -46,8 +58,11 @@ def megabytes(folder: Path) -> float:
 def main() -> None:
     root = Path(__file__).parent
     work = root.parent / "out" / "train"
-    vae = build_vae()
-    vae.load_state_dict(torch.load(work / "vae.pt", weights_only=True)["vae"])
+    if (work / "vae.pt").exists():
+        vae = build_vae()
+        vae.load_state_dict(torch.load(work / "vae.pt", map_location="cpu", weights_only=True)["vae"])
+    else:
+        vae = load_vae(root / "model")
     write(root / "model", vae.eval(), work / "unet.pt")
     print(f"bundle written: {megabytes(root / 'model'):.1f} MB")
 

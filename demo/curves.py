@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 ROOT = Path(__file__).parent
 PANELS = {
     "denoising": "denoising loss (training)",
-    "attention": "keyword attention's distance\nto the true region (nats)",
+    "attention": "keyword attention's cross-entropy\nwith the true region (nats)",
     "error_inside": "error inside the region at t = 800,\ncopying the input = 1 (held out)",
     "mask_iou": "median IoU of the keyword's mask,\ngamma 3, tau 0.5 (held out)",
 }

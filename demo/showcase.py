@@ -24,12 +24,13 @@ import numpy as np
 from PIL import Image
 
 from demo.data import REPORTED_SEED
+from demo.edits import join, random_edits
 from demo.scenes import Scene, Thing, random_scene, render
 from demo.sheet import Tile, difference, heat, sheet
 
 ROOT = Path(__file__).parent.parent
 OUT = ROOT / "out" / "demo"
-START_SECONDS, EDIT_SECONDS = 120, 170
+START_SECONDS, EDIT_SECONDS, STOP_SECONDS = 120, 170, 70
 INSTRUCTION = "make the ball blue and turn the grass into sand"
 SCENE = Scene(
     sky="blue",
@@ -42,7 +43,7 @@ SCENE = Scene(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--instruction", default=INSTRUCTION)
+    parser.add_argument("--instruction", help="default: two edits that fit the scene")
     parser.add_argument("--scene", type=int, help="another held-out scene, by number")
     parser.add_argument("--image", type=Path, help="a picture of your own")
     parser.add_argument("--seed", type=int, default=7)
@@ -50,11 +51,12 @@ def main() -> None:
     args = parser.parse_args()
 
     args.out.mkdir(parents=True, exist_ok=True)
-    picture = _input(args.scene, args.image)
+    picture, instruction = _input(args.scene, args.image)
+    instruction = args.instruction or instruction
     picture.save(args.out / "input.png")
     with running_service(args.out) as url, httpx.Client(base_url=url, timeout=30) as client:
-        record = edit(client, picture, args.instruction, args.seed, "foi")
-        baseline = edit(client, picture, args.instruction, args.seed, "ip2p")
+        record = edit(client, picture, instruction, args.seed, "foi")
+        baseline = edit(client, picture, instruction, args.seed, "ip2p")
         files = download(client, record, args.out)
         plain = fetch(client, baseline["outputs"][0]["url"])
     (args.out / "summary.json").write_text(json.dumps(record, indent=2) + "\n")
@@ -78,8 +80,11 @@ def running_service(folder: Path) -> Iterator[str]:
         yield url
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
-        log.close()
+        try:
+            process.wait(timeout=STOP_SECONDS)
+        finally:
+            process.kill()  # its children end with it
+            log.close()
 
 
 def edit(client: httpx.Client, picture: Image.Image, instruction: str, seed: int, method: str) -> dict[str, Any]:
@@ -144,7 +149,7 @@ def _draw(
     rows = [top, *(regions[i : i + 4] for i in range(0, len(regions), 4))]
     scales = f"s_T {settings['guidance_scale']:g}, s_I {settings['image_guidance_scale']:g}"
     text = ", ".join(part["text"] for part in settings["instructions"])
-    return sheet(f"{text}   (seed {settings['seed']}, {scales}, demo model)", rows)
+    return sheet(f"{text}   (seed {settings['seed']}, {scales})", rows)
 
 
 def _changed(before: Image.Image, after: Image.Image) -> str:
@@ -152,12 +157,15 @@ def _changed(before: Image.Image, after: Image.Image) -> str:
     return f"{100 * (difference_ > 0).mean():.0f}% of the pixels are not the input's"
 
 
-def _input(scene: int | None, image: Path | None) -> Image.Image:
+def _input(scene: int | None, image: Path | None) -> tuple[Image.Image, str]:
+    """The picture, and an instruction that fits it."""
     if image is not None:
-        return Image.open(image).convert("RGB")
-    if scene is not None:
-        return Image.fromarray(render(random_scene(np.random.default_rng([13, REPORTED_SEED + scene]))))
-    return Image.fromarray(render(SCENE))
+        return Image.open(image).convert("RGB"), INSTRUCTION
+    if scene is None:
+        return Image.fromarray(render(SCENE)), INSTRUCTION
+    rng = np.random.default_rng([17, REPORTED_SEED + scene])
+    drawn = random_scene(rng)
+    return Image.fromarray(render(drawn)), join(rng, random_edits(rng, drawn, 2))
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

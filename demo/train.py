@@ -7,10 +7,12 @@ the same command again. Work files go to out/train, the bundle to demo/model.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 
 from demo import bundle, data, train_unet, train_vae
 
@@ -40,11 +42,17 @@ def main() -> None:
         vae = bundle.load_vae(BUNDLE).to(device)
     else:
         vae = train_vae.train(WORK, args.vae_minutes, device, args.threads)
-    shards = data.make_shards(WORK / "data", vae, args.shards, args.threads, device)
+    shards = data.make_shards(WORK / f"data-{_fingerprint(vae)}", vae, args.shards, args.threads, device)
     start_from = BUNDLE if args.from_bundle else None
     checkpoint = train_unet.train(WORK, shards, args.hours, args.cooldown, device, start_from)
     bundle.write(BUNDLE, vae, checkpoint)
     print(f"bundle written: {BUNDLE}, {bundle.megabytes(BUNDLE):.1f} MB", flush=True)
+
+
+def _fingerprint(vae: AutoencoderKL) -> str:
+    """Latents belong to the VAE that made them."""
+    weights = torch.cat([p.detach().flatten() for p in vae.parameters()]).half().cpu()
+    return hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:12]
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import json
 import math
 import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -23,9 +24,10 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from demo.data import load_shards
+from demo.data import EDITS_PER_SCENE, load_shards
 from demo.edits import vocabulary
 from demo.models import LATENT_SCALING, MAX_TOKENS, build_scheduler, build_text_encoder, build_tokenizer, build_unet
+from foi_core import masks
 
 BATCH = 16
 LEARNING_RATE = 1e-3
@@ -127,7 +129,7 @@ def train(
     decay = 0.5 ** (BATCH / EMA_HALFLIFE)
     begun, reported, steps, losses = time.monotonic() - progress.seconds, time.monotonic(), 0, []
     while (left := 3600 * hours - (time.monotonic() - begun)) > 0:
-        rate = LEARNING_RATE * min(1, (steps + 1) / WARMUP) * min(1, left / (3600 * cooldown) + 0.01)
+        rate = LEARNING_RATE * min(1, (steps + 1) / WARMUP) * min(1, left / (3600 * cooldown + 1))
         for group in optimiser.param_groups:
             group["lr"] = rate
         rows = torch.randint(len(data), (BATCH,), generator=generator, device=device)
@@ -211,7 +213,7 @@ def noised(x0: Tensor, carrier: Tensor, noise: Tensor, alpha_bar: Tensor) -> tup
 def attention_losses(
     recorders: list[RecordingProcessor], regions: Tensor, columns: Tensor, no_text: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Divergence of each keyword's spatial attention from its true region, and of null rows' from the start token."""
+    """Cross-entropy of each keyword's spatial attention with its true region, and of null rows with the start token."""
     n = len(regions)
     attention, sink = regions.new_zeros(()), regions.new_zeros(())
     areas = regions.sum((2, 3))
@@ -224,8 +226,8 @@ def attention_losses(
         log_share = (keyword + 1e-8).log() - (keyword.sum(-1, keepdim=True) + 1e-8).log()
         wanted = F.adaptive_avg_pool2d(regions, side).flatten(2)
         wanted = wanted / wanted.sum(-1, keepdim=True).clamp_min(1e-6)
-        divergence = (torch.xlogy(wanted, wanted) - wanted * log_share).sum(-1)  # zero where attention fills the region
-        attention = attention + (divergence * valid).sum() / valid.sum().clamp_min(1)
+        cross_entropy = -(wanted * log_share).sum(-1)
+        attention = attention + (cross_entropy * valid).sum() / valid.sum().clamp_min(1)
         if no_text.any():
             sink = sink - (maps[no_text, :, 0] + 1e-6).log().mean()
     return attention / len(recorders), sink / len(recorders)
@@ -243,10 +245,8 @@ def _timesteps(n: int, generator: torch.Generator, device: torch.device) -> Tens
 def held_out_figures(networks: DemoNetworks, data: Dataset, alphas: Tensor, count: int = 100) -> dict[str, float]:
     """At t = 800 from the noised source, on scenes not trained on: error inside the region relative to copying, and the
     median IoU of the keyword's mask (Eq. 2 with gamma 3 and tau 0.5, averaged over the 16x16 layers)."""
-    rows = torch.tensor(
-        [i for i in range(len(data)) if i % 5 != 4 and data.regions[i, 0].sum() > 0.5][:count],
-        device=data.source.device,
-    )
+    singles = (i for i in range(len(data)) if (i + 1) % EDITS_PER_SCENE and data.regions[i, 0].sum() > 0.5)
+    rows = torch.tensor(list(islice(singles, count)), device=data.source.device)
     recorders = record_cross_attention(networks.unet)
     source, target = data.source[rows].float(), data.target[rows].float()
     noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(0)).to(source.device)
@@ -259,18 +259,13 @@ def held_out_figures(networks: DemoNetworks, data: Dataset, alphas: Tensor, coun
     predicted = (a * noisy - s * velocity) / LATENT_SCALING
     region = data.regions[rows, :1].float()
     error = (region * (predicted - target).pow(2)).sum() / (region * (source - target).pow(2)).sum()
-    maps = [
-        r.probabilities.float().unflatten(0, (len(rows), -1)).mean(1)
-        for r in recorders
-        if r.probabilities is not None and r.probabilities.shape[1] == 256
-    ]
-    keyword = torch.einsum("bqt,bt->bq", torch.stack(maps).mean(0), data.columns[rows, 0])
-    for _ in range(3):
-        keyword = keyword.square()
-        low, high = keyword.amin(1, keepdim=True), keyword.amax(1, keepdim=True)
-        keyword = (keyword - low) / (high - low)
-    mask, truth = keyword >= 0.5, region[:, 0].flatten(1) > 0.5
-    iou = (mask & truth).sum(1) / (mask | truth).sum(1).clamp_min(1)
+    side = source.shape[-1]  # this model's map level is its latent's own resolution
+    maps = [r.probabilities.unflatten(0, (len(rows), -1)).mean(1) for r in recorders if r.probabilities is not None]
+    seen = torch.stack([m for m in maps if m.shape[1] == side * side]).mean(0).float()
+    keyword = torch.einsum("bqt,bt->bq", seen, data.columns[rows, 0]).unflatten(1, (side, side))
+    found = torch.stack([masks.binarise(masks.enhance(masks.smooth(one)), 0.5) for one in keyword]) > 0
+    truth = region[:, 0] > 0.5
+    iou = (found & truth).sum((1, 2)) / (found | truth).sum((1, 2)).clamp_min(1)
     return {"error_inside": error.item(), "mask_iou": iou.median().item()}
 
 
