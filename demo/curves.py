@@ -15,7 +15,6 @@ PANELS = {
     "denoising": "denoising loss (training)",
     "attention": "keyword attention's cross-entropy\nwith the true region (nats)",
     "error_inside": "error inside the region at t = 800,\ncopying the input = 1 (held out)",
-    "mask_iou": "median IoU of the keyword's mask,\ngamma 3, tau 0.5 (held out)",
 }
 
 
