@@ -68,7 +68,8 @@ def main() -> None:
 def running_service(folder: Path) -> Iterator[str]:
     """Redis, API and worker in processes of their own: yields the address once they are ready, stops all at the end."""
     port = _free_port()
-    environment = {**os.environ, "FOI_PORT": str(port), "FOI_DATA_DIR": str(folder / "data")}
+    inherited = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "FOI_REDIS_URL")}
+    environment = {**inherited, "FOI_PORT": str(port), "FOI_DATA_DIR": str(folder / "data")}
     log = (folder / "service.log").open("w")
     process = subprocess.Popen(
         [sys.executable, "-m", "worker.supervisor"], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT

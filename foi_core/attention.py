@@ -41,9 +41,8 @@ def strengthening(X: Tensor, alpha: Tensor, xi_t: float) -> Tensor:
 
 
 def modulated_attention(X: Tensor, Y: Tensor, M: Tensor, alpha: Tensor, xi_t: float) -> Tensor:
-    """Eq. 3: softmax((X + dX) * M + Y * (1 - M)), X and Y scaled scores (heads, queries, tokens), M (queries,
-    tokens)."""
-    return (torch.lerp(Y, X + strengthening(X, alpha, xi_t), M)).softmax(dim=-1)
+    """Eq. 3: softmax((X + dX) * M + Y * (1 - M)); X, Y scaled scores (heads, queries, tokens), M (queries, tokens)."""
+    return torch.lerp(Y, X + strengthening(X, alpha, xi_t), M).softmax(dim=-1)
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,8 @@ def parse(form: Form) -> Request:
 
 def _check_names(form: Form, errors: _Errors) -> None:
     known = SCALARS.keys() | {"instruction", "instructions"}
-    for name in form.texts.keys() - known - {"image"}:
-        errors.found.append(InvalidParameter(name, form.texts[name][0], "no field of this name"))
+    for name in sorted(form.texts.keys() - known - {"image"}):
+        errors.found.append(InvalidParameter(name, form.texts[name][0], f"a known field: {', '.join(sorted(known))}"))
     if "image" in form.texts or "image" not in form.files:
         errors.found.append(InvalidParameter("image", None, "one file"))
 
