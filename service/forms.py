@@ -32,7 +32,14 @@ class Form:
 
 
 class _StrictParser(MultiPartParser):
-    """Starlette's parser reads bad UTF-8 as Latin-1, which would edit a picture by a garbled text."""
+    """Starlette's parser reads bad UTF-8 as Latin-1, which would edit a picture by a garbled text, and a body that was
+    cut off as if its last part had never been sent."""
+
+    complete = False
+
+    def on_end(self) -> None:
+        self.complete = True
+        super().on_end()
 
     def on_part_end(self) -> None:
         if self._current_part.file is None:
@@ -54,12 +61,15 @@ async def read_form(request: Request, settings: Settings) -> Form:
             aclosing(_bounded(request, settings.max_body_bytes)) as stream,
         ):
             limits = {"max_files": MAX_FILES, "max_fields": MAX_FIELDS, "max_part_size": MAX_FIELD_BYTES}
-            data = await _StrictParser(request.headers, stream, **limits).parse()
+            parser = _StrictParser(request.headers, stream, **limits)
+            data = await parser.parse()
     except TimeoutError:
         raise Problem("request-timeout", f"the body must arrive within {settings.upload_timeout_s} s") from None
     except MultiPartException as error:
         raise Problem("malformed-body", error.message) from None
     try:
+        if not parser.complete:
+            raise Problem("malformed-body", "the body ends before its last boundary")
         return _sorted_out(data)
     except Problem:
         await data.close()

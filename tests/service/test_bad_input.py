@@ -222,13 +222,24 @@ BAD_BODIES: list[tuple[str, int, str, str, bytes]] = [
         multipart(text_part("instruction", b"x")),
     ),
     ("no multipart at all", 400, "malformed-body", "multipart/form-data; boundary=b", b"garbage"),
-    ("empty", 422, "invalid-parameter", "multipart/form-data; boundary=b", b""),
+    ("empty", 400, "malformed-body", "multipart/form-data; boundary=b", b""),
     (
-        "cut off",
-        422,
-        "invalid-parameter",
+        "cut off between two parts",
+        400,
+        "malformed-body",
         "multipart/form-data; boundary=b",
         multipart(text_part("instruction", b"x"), end=b""),
+    ),
+    (
+        "cut off in its last part, after a picture and an instruction that would do",
+        400,
+        "malformed-body",
+        "multipart/form-data; boundary=b",
+        multipart(
+            b'Content-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + encoded(picture()),
+            text_part("instruction", b"make the sky orange"),
+            end=b"--b\r\n" + text_part("instruction", b"turn the gra"),
+        ),
     ),
     (
         "bad utf-8",
