@@ -8,7 +8,7 @@ even one that fails. Without a plan they are stock scaled dot-product attention.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -46,13 +46,59 @@ def modulated_attention(X: Tensor, Y: Tensor, M: Tensor, alpha: Tensor, xi_t: fl
 
 
 @dataclass(frozen=True)
+class Layer:
+    """One cross-attention layer in a forward pass: `query`, `key`, `value` and its stock output `out`, each
+    (B, heads, queries or tokens, d), and the (h, w) that its queries are cells of."""
+
+    attn: Attention
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    out: Tensor
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class FocusRow:
-    """One row to modulate: its index in the UNet batch, its (I, null) partner's, and xi at its own timestep."""
+    """One row to modulate: its index in the UNet batch, its (I, null) partner's, xi at its own timestep, and how.
+
+    `apart` (k, tokens, width) are its sub-instructions encoded each by itself, where the policy asks for them.
+    """
 
     row: int
     null_row: int
     regions: Regions
     xi_t: float
+    policy: AttentionPolicy
+    apart: Tensor | None = None
+
+
+AttentionPolicy = Callable[[Layer, FocusRow], Tensor]
+"""The focus row's attention output anew, (heads, queries, d)."""
+
+
+def cross_condition_modulation(layer: Layer, this: FocusRow) -> Tensor:
+    """Eq. 3-7: the instruction's scores inside its regions, the null's outside; the instruction's values everywhere."""
+    X = scores(layer.query[this.row], layer.key[this.row])
+    Y = scores(layer.query[this.null_row], layer.key[this.null_row])
+    M = this.regions.token_masks(layer.size)
+    attention = modulated_attention(X, Y, M, this.regions.alpha, this.xi_t)
+    return (attention @ layer.value[this.row].float()).to(layer.query.dtype)
+
+
+def exclusive_modulation(layer: Layer, this: FocusRow) -> Tensor:
+    """Eq. 3 only between instructions: T_i's tokens take the null instruction's scores where another's region is.
+
+    Outside all regions the instruction is left alone: what it sees there is context, and sampling and compositing keep
+    it from acting. Eq. 6 strengthens T_i inside its own region, as in the paper.
+    """
+    X = scores(layer.query[this.row], layer.key[this.row])
+    Y = scores(layer.query[this.null_row], layer.key[this.null_row])
+    own = this.regions.token_masks(layer.size)
+    foreign = this.regions.union(layer.size).flatten()[:, None] * (1 - own)
+    strengthened = X + strengthening(X, this.regions.alpha, this.xi_t) * own
+    attention = torch.lerp(strengthened, Y, foreign).softmax(dim=-1)
+    return (attention @ layer.value[this.row].float()).to(layer.query.dtype)
 
 
 @dataclass
@@ -128,21 +174,14 @@ class _Processor:
         )
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
         if (plan := self.parent.plan) is not None:
+            layer = Layer(attn, query, key, value, out, size_at_level(plan.latent_size, self.level))
             for focus_row in plan.focus:
-                out[focus_row.row] = self._modulated(focus_row, plan.latent_size, query, key, value)
+                out[focus_row.row] = focus_row.policy(layer, focus_row)
             if plan.watch and self.level == self.parent.level:
                 rows = list(plan.watch)
                 plan.collect(scores(query[rows], key[rows]).softmax(dim=-1))
         out = out.transpose(1, 2).flatten(2).to(query.dtype)  # (B, queries, heads * d)
         return attn.to_out[1](attn.to_out[0](out))  # type: ignore[no-any-return]
-
-    def _modulated(
-        self, this: FocusRow, latent_size: tuple[int, int], query: Tensor, key: Tensor, value: Tensor
-    ) -> Tensor:
-        X = scores(query[this.row], key[this.row])
-        Y = scores(query[this.null_row], key[this.null_row])
-        M = this.regions.token_masks(size_at_level(latent_size, self.level))
-        return (modulated_attention(X, Y, M, this.regions.alpha, this.xi_t) @ value[this.row].float()).to(query.dtype)
 
 
 def layer_levels(unet: UNet2DConditionModel) -> dict[str, int]:

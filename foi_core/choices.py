@@ -15,6 +15,12 @@ SMOOTHING_WEIGHTS = (0.212, 0.576, 0.212)
 but its kernel's effective sigma is 0.707, which these weights are. Averaging of the maps is a plain mean over the
 level's layers and heads, and over the keyword's tokens."""
 
+GUIDE_CELL = 8
+"""Guided masks: pixels of a map's cell where the filter runs, and its radius: edges are looked for one cell around."""
+
+GUIDE_EPSILON = 1e-3
+"""Guided masks: variance of colours (0 to 1) under which a window is flat, so that texture draws no edges."""
+
 GAMMA = 3
 """Eq. 2: how often the map is squared and normalised (the paper's value)."""
 

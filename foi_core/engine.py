@@ -11,14 +11,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from foi_core import attention, guidance, images, masks, regions, schedule, warnings
+from foi_core import attention, guidance, images, regions, schedule, warnings
 from foi_core.errors import InvalidParameter, ModelFailure
 from foi_core.keywords import find_keyword
+from foi_core.mask_sources import Seen
 from foi_core.model import Model, load
+from foi_core.recipe import RECIPES, Recipe
 from foi_core.result import EditResult, Keyword, Progress, Stage
 from foi_core.spec import MAX_ASPECT, MIN_SIDE, SEED_LIMIT, EditSpec, ModelDefaults, SubInstruction
 from foi_core.state import EditState
-from foi_core.tokens import tokenise
+from foi_core.tokens import TokenisedInstruction, tokenise
 
 OnProgress = Callable[[Progress], None]
 
@@ -67,22 +69,32 @@ class Engine:
         InvalidParameter for a picture that is too small or too narrow and for a mask of another size, and ModelFailure
         where the model's numbers overflow.
         """
-        begun = time.perf_counter()
 
         def tell(stage: Stage, state: EditState | None = None) -> None:
             if on_progress is not None:
                 on_progress(Progress(state.step if state else 0, state.steps if state else 0, stage))
 
         tell("encode")
-        state = self._admit(image.convert("RGB"), spec)
+        state = self.admit(image.convert("RGB"), spec)
         while state.step < state.steps:
-            self._step([state])
+            self.step([state])
             tell("denoise", state)
         tell("decode", state)
-        return self._finish(state, begun)
+        return self.finish([state])[0]
 
-    def _admit(self, image: Image.Image, spec: EditSpec) -> EditState:
-        """Everything before the first step: keywords found, text and picture encoded, the first noise drawn."""
+    @torch.inference_mode()
+    def round_trip(self, image: Image.Image) -> Image.Image:
+        """The picture encoded and decoded: what the VAE alone loses."""
+        size = images.model_size(*image.size, self._model.resolution)
+        latents = self._model.encode_image(images.to_tensor(image.convert("RGB"), size))
+        return images.to_image(self._model.decode(latents * self._model.vae.config.scaling_factor)[0], image.size)
+
+    @torch.inference_mode()
+    def admit(self, image: Image.Image, spec: EditSpec, recipe: Recipe | None = None) -> EditState:
+        """Everything before the first step: keywords found, text and picture encoded, the first noise drawn.
+
+        `recipe` None is the preset's. Raises InvalidParameter as `edit` does.
+        """
         model = self._model
         _check_picture(image, spec)
         spec = spec.with_defaults(model.defaults, seed=secrets.randbelow(SEED_LIMIT))
@@ -90,6 +102,7 @@ class Engine:
         assert spec.num_inference_steps is not None
         assert spec.image_guidance_scale is not None
         assert spec.guidance_scale is not None
+        recipe = recipe or RECIPES[spec.preset]
         words = tuple(find_keyword(s.text) if s.keyword is None else s.keyword.strip() for s in spec.instructions)
         text = tokenise(model.tokenizer, spec.instructions, words)
         size = images.model_size(*image.size, model.resolution)
@@ -97,8 +110,14 @@ class Engine:
         steps = schedule.make_schedule(model.scheduler, spec.num_inference_steps, spec.strength)
         generator = torch.Generator().manual_seed(spec.seed)
         noise = _noise(image_latents, generator)
+        texts_apart: tuple[TokenisedInstruction, ...] = ()
+        # One sub-instruction by itself already is the whole instruction.
+        if len(words) > 1 and recipe.apart and spec.method == "foi":
+            pairs = zip(spec.instructions, words, strict=True)
+            texts_apart = tuple(tokenise(model.tokenizer, (part,), (word,)) for part, word in pairs)
         return EditState(
             spec=spec,
+            recipe=recipe,
             image=image,
             text=text,
             threshold=_draw_threshold(spec),
@@ -109,13 +128,16 @@ class Engine:
             latents=schedule.start_latents(steps, image_latents * model.vae.config.scaling_factor, noise),
             image_latents=image_latents,
             text_states=model.encode_text(text.ids),
+            texts_apart=texts_apart,
+            states_apart=torch.cat([model.encode_text(t.ids) for t in texts_apart]) if texts_apart else None,
             keywords=[
                 Keyword(word, tokens, "rule" if part.keyword is None else "given") if word else None
                 for part, word, tokens in zip(spec.instructions, words, text.keywords, strict=True)
             ],
         )
 
-    def _step(self, states: list[EditState]) -> None:
+    @torch.inference_mode()
+    def step(self, states: list[EditState]) -> None:
         """One denoising step for edits of one latent size, each at its own step: one UNet batch, three rows an edit."""
         model = self._model
         latents = torch.cat([s.latents for s in states])
@@ -134,6 +156,10 @@ class Engine:
             prediction = guidance.ip2p_guidance(e00, eI0, eIT, s_I, s_T)
 
         clean = schedule.denoised(latents, prediction, sigma, model.scheduler.config.prediction_type)
+        for i, state in enumerate(states):
+            if state.regions is not None:
+                source = state.image_latents[0] * model.vae.config.scaling_factor
+                clean[i] = state.recipe.outside(clean[i], source, state.regions.union(state.latent_size))
         noise = torch.cat([_noise(s.latents, s.generator) for s in states])
         stepped = schedule.euler_ancestral_step(latents, clean, sigma, sigma_next, noise)
         for state, one in zip(states, stepped.split(1), strict=True):
@@ -143,62 +169,97 @@ class Engine:
     def _predict(self, states: list[EditState], noisy: Tensor) -> tuple[Tensor, ...]:
         """e_IT, e_I0 and e_00 (INSTRUCTION, NULL_INSTRUCTION, UNCONDITIONAL), float32 (n, C, h, w) each.
 
-        Takes the masks of the edits that are at their mask step.
+        Takes the masks of the edits that are at their mask step. The batch: every edit's (I, T) rows, then n of each
+        other branch.
         """
         model, n = self._model, len(states)
         timesteps = torch.stack([s.schedule.timesteps[s.step] for s in states])
         condition = torch.cat([s.image_latents for s in states])
-        conditions = torch.cat([condition, condition, torch.zeros_like(condition)])
-        text = torch.cat([*(s.text_states for s in states), *[self._null_states] * (2 * n)])
+        instructions = [s.instruction_rows for s in states]
+        instructed = [i for i, rows in enumerate(instructions) for _ in rows]
+        m = len(instructed)
+        owners = [*instructed, *range(n), *range(n)]  # each row's edit
+        for i in owners:
+            states[i].unet_rows += 1
+        first = [instructed.index(i) for i in range(n)]  # each edit's first (I, T) row
         plan = attention.Plan(
             latent_size=(noisy.shape[-2], noisy.shape[-1]),
-            watch=tuple(i for i, s in enumerate(states) if s.takes_masks),
+            watch=tuple(
+                row
+                for row, i in enumerate(instructed)
+                if states[i].takes_masks and (row > first[i]) == states[i].watches_apart
+            ),
             focus=tuple(
-                attention.FocusRow(i, n + i, s.modulating, attention.xi(float(t) / model.train_timesteps))
-                for i, (s, t) in enumerate(zip(states, timesteps, strict=True))
-                if s.modulating is not None
+                focus
+                for i, s in enumerate(states)
+                if (focus := self._focus(s, first[i], m + i, float(timesteps[i]))) is not None
             ),
         )
+        conditions = torch.cat([condition[instructed], condition, torch.zeros_like(condition)])
         with model.cross_attention.apply(plan):
             output: Tensor = model.unet(
-                torch.cat([torch.cat([noisy] * 3), conditions], dim=1).to(model.dtype),
-                timesteps.repeat(3).to(model.device),
-                encoder_hidden_states=text,
+                torch.cat([noisy[owners], conditions], dim=1).to(model.dtype),
+                timesteps[owners].to(model.device),
+                encoder_hidden_states=torch.cat([*instructions, *[self._null_states] * (2 * n)]),
             ).sample
-        self._take_masks(states, plan)
-        return output.float().chunk(3)
+        eIT, eI0, e00 = output.float().split([m, n, n])
+        if plan.watch:
+            self._take_masks(states, plan, instructed, eIT - eI0[instructed])
+        return eIT[first], eI0, e00
 
-    def _take_masks(self, states: list[EditState], watched: attention.Plan) -> None:
-        """Eq. 2 for the edits whose attention was watched in this step."""
-        if not watched.watch:
-            return
-        for seen, index in zip(watched.attention(self._model.cross_attention.level), watched.watch, strict=True):
-            state = states[index]
-            found = [self._region(state, i, seen) for i in range(len(state.spec.instructions))]
-            intensities = [part.intensity for part in state.spec.instructions]
-            state.regions = regions.assemble(found, state.text, intensities)
+    def _focus(self, state: EditState, row: int, null_row: int, timestep: float) -> attention.FocusRow | None:
+        if state.modulating is None or state.recipe.attention is None:
+            return None
+        apart = state.text_states if state.states_apart is None else state.states_apart
+        xi_t = attention.xi(timestep / self._model.train_timesteps)
+        return attention.FocusRow(row, null_row, state.modulating, xi_t, state.recipe.attention, apart)
 
-    def _region(self, state: EditState, i: int, seen: Tensor) -> regions.Region:
+    def _take_masks(
+        self, states: list[EditState], watched: attention.Plan, owners: list[int], differences: Tensor
+    ) -> None:
+        """Eq. 2 for the edits that were watched in this step; `owners` and `differences` are of the (I, T) rows."""
+        seen: dict[int, list[Seen]] = {}
+        maps = watched.attention(self._model.cross_attention.level)
+        for place, (row, one) in enumerate(zip(watched.watch, maps, strict=True)):
+            seen.setdefault(owners[row], []).append(Seen(one, differences[row], place))
+        for edit, rows in seen.items():
+            state = states[edit]
+            parts = state.spec.instructions
+            each = rows if state.watches_apart else rows * len(parts)
+            found = [self._region(state, i, one) for i, one in enumerate(each)]
+            state.regions = regions.assemble(found, state.text, [part.intensity for part in parts])
+
+    def _region(self, state: EditState, i: int, seen: Seen) -> regions.Region:
         """Where sub-instruction i acts; remembers its map, and its keyword if attention had to choose it."""
         given = state.spec.instructions[i].mask
         if given is not None:
             state.attention_maps.append(None)
-            grid = (seen.shape[0], seen.shape[1])
-            return regions.Region(images.mask_to_grid(given, grid).to(seen.device), given)
-        state.keywords[i] = regions.settle_keyword(state.keywords[i], state.text.words[i], seen)
-        enhanced = regions.attention_map(state.keywords[i], seen)
-        state.attention_maps.append(enhanced)
-        return regions.Region(masks.binarise(enhanced, state.threshold))
+            grid = (seen.attention.shape[0], seen.attention.shape[1])
+            return regions.Region.from_picture(given, grid, seen.attention.device)
+        text, at = (state.texts_apart[i], 0) if state.watches_apart else (state.text, i)
+        tokens = text.keywords[at]
+        if state.keywords[i] is None and text.words[at]:
+            word, tokens = regions.most_concentrated(text.words[at], seen.attention)
+            state.keywords[i] = Keyword(word, dict(state.text.words[i]).get(word, ()), "attention")
+        soft = state.recipe.mask_source.soft_map(seen, tokens)
+        state.attention_maps.append(soft)
+        return state.recipe.mask_source.region(soft, state.threshold, state.image)
 
-    def _finish(self, state: EditState, begun: float) -> EditResult:
-        """Decoded, at the input's size, the input put back outside the masks, and what the caller should know."""
-        if not torch.isfinite(state.latents).all():
+    @torch.inference_mode()
+    def finish(self, states: list[EditState]) -> list[EditResult]:
+        """Finished edits of one latent size: decoded together, at the input's size, the input put back outside the
+        masks, and what the caller should know. Raises ModelFailure."""
+        latents = torch.cat([s.latents for s in states])
+        if not torch.isfinite(latents).all():
             raise ModelFailure("the model gave numbers that are not finite; try dtype float32")
+        return [self._result(s, pixels) for s, pixels in zip(states, self._model.decode(latents), strict=True)]
+
+    def _result(self, state: EditState, pixels: Tensor) -> EditResult:
         size = state.image.size
-        edited = images.to_image(self._model.decode(state.latents)[0], size)
+        edited = images.to_image(pixels, size)
         found = tuple(region.picture(size) for region in state.regions.each) if state.regions else ()
         if found and state.spec.preserve_outside_mask:
-            edited = images.composite(edited, state.image, images.union(list(found)))
+            edited = state.recipe.compositor(edited, state.image, images.union(list(found)))
         return EditResult(
             image=edited,
             masks=found,
@@ -211,14 +272,15 @@ class Engine:
             ),
             spec=state.spec,
             threshold=state.threshold,
-            seconds=time.perf_counter() - begun,
+            seconds=time.perf_counter() - state.begun,
+            unet_rows=state.unet_rows,
         )
 
     def _change(self, state: EditState) -> float | None:
         """How much the latents changed where they could."""
-        inside = torch.ones(state.latents.shape[-2:], device=state.latents.device)
+        inside = torch.ones(state.latent_size, device=state.latents.device)
         if state.regions is not None:
-            inside = state.regions.union((inside.shape[0], inside.shape[1]))
+            inside = state.regions.union(state.latent_size)
         after = state.latents / self._model.vae.config.scaling_factor
         return warnings.relative_change(after, state.image_latents, inside)
 

@@ -6,6 +6,9 @@ weights of the three sum to one, so both equations hold for velocities as they d
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 Scale = float | Tensor  # a Tensor broadcasts over edits: (n, 1, 1, 1)
@@ -19,3 +22,18 @@ def ip2p_guidance(e00: Tensor, eI0: Tensor, eIT: Tensor, s_I: Scale, s_T: Scale)
 def disentangled_guidance(e00: Tensor, eI0: Tensor, eIT: Tensor, s_I: Scale, s_T: Scale, M_union: Tensor) -> Tensor:
     """Eq. 9: e00 + s_I (eI0 - e00) + s_T (eIT - eI0) * M_union, with M_union (..., 1, h, w) of zeros and ones."""
     return e00 + s_I * (eI0 - e00) + s_T * (eIT - eI0) * M_union
+
+
+OutsidePolicy = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(clean latents that the guided prediction stands for, the picture's own latents, M_union) -> clean latents to step
+towards; all (..., C, h, w), M_union (h, w) of zeros and ones, whatever the step."""
+
+
+def free_outside(clean: Tensor, source: Tensor, M_union: Tensor) -> Tensor:  # noqa: ARG001  a policy's signature
+    """The paper's: outside the regions the sampler goes where Eq. 9 leads, which is near the picture."""
+    return clean
+
+
+def source_outside(clean: Tensor, source: Tensor, M_union: Tensor) -> Tensor:
+    """Outside the regions the sampler is led to the picture's own latents (Blended Diffusion, Avrahami et al. 2022)."""
+    return torch.lerp(source, clean, M_union)

@@ -38,6 +38,33 @@ def enhance(attention_map: Tensor, gamma: int = choices.GAMMA) -> Tensor:
     return attention_map
 
 
+def guided_filter(soft: Tensor, guide: Tensor, radius: int, epsilon: float) -> Tensor:
+    """`soft` (H, W) redrawn along the edges of a colour picture `guide` (3, H, W) in [0, 1].
+
+    In every window of 2 `radius` + 1 pixels it becomes a linear function of the colours (He et al. 2010, Eq. 19).
+    `epsilon` is the colour variance below which a window counts as flat.
+    """
+    guide, soft = guide.double(), soft.double()
+    mean = _box_mean(torch.cat([guide, soft[None]]), radius)
+    mean_guide, mean_soft = mean[:3], mean[3]
+    products = torch.cat([guide * soft, (guide[:, None] * guide[None]).flatten(0, 1)])
+    means = _box_mean(products, radius)
+    covariance = means[:3] - mean_guide * mean_soft  # (3, H, W)
+    spread = means[3:].unflatten(0, (3, 3)) - mean_guide[:, None] * mean_guide[None]  # (3, 3, H, W)
+    spread = spread + epsilon * torch.eye(3, dtype=torch.float64, device=guide.device)[:, :, None, None]
+    slope = torch.linalg.solve(spread.permute(2, 3, 0, 1), covariance.permute(1, 2, 0)).permute(2, 0, 1)
+    offset = mean_soft - (slope * mean_guide).sum(dim=0)
+    mean = _box_mean(torch.cat([slope, offset[None]]), radius)
+    return ((mean[:3] * guide).sum(dim=0) + mean[3]).float()
+
+
+def _box_mean(planes: Tensor, radius: int) -> Tensor:
+    """The mean over each pixel's window, (n, H, W); the border is continued."""
+    side = 2 * radius + 1
+    padded = F.pad(planes[None], (radius,) * 4, mode="replicate")
+    return F.avg_pool2d(F.avg_pool2d(padded, (1, side), stride=1), (side, 1), stride=1)[0]
+
+
 def binarise(attention_map: Tensor, threshold: float) -> Tensor:
     """M_i = 1(A[e_i] >= tau), float32 (h, w) of zeros and ones; an empty map gives an empty mask even at tau = 0."""
     return ((attention_map >= threshold) & (attention_map.amax() > 0)).float()

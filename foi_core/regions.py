@@ -9,7 +9,6 @@ from PIL import Image
 from torch import Tensor
 
 from foi_core import choices, images, masks
-from foi_core.result import Keyword
 from foi_core.tokens import TokenisedInstruction
 
 Size = tuple[int, int]  # (h, w)
@@ -17,20 +16,25 @@ Size = tuple[int, int]  # (h, w)
 
 @dataclass(frozen=True)
 class Region:
-    """M_i at the map's resolution, (h, w) of zeros and ones, and the picture that it comes from if a caller gave it."""
+    """M_i at the map's resolution, (h, w) of zeros and ones, and the picture that it was read from, if there is one."""
 
     mask: Tensor
-    given: Image.Image | None = None
+    drawn: Image.Image | None = None
+
+    @classmethod
+    def from_picture(cls, mask: Image.Image, grid: Size, device: torch.device) -> Region:
+        """A mask of the picture's size, given by a caller or drawn from a soft map."""
+        return cls(images.mask_to_grid(mask, grid).to(device), mask)
 
     def at(self, size: Size) -> Tensor:
-        """M_i for a layer or the latent; a caller's mask is read from its picture where that grid is finer."""
-        if self.given is not None and size[0] > self.mask.shape[0]:
-            return images.mask_to_grid(self.given, size).to(self.mask.device)
+        """M_i for a layer or the latent; a mask with a picture is read from it where that grid is finer."""
+        if self.drawn is not None and size[0] > self.mask.shape[0]:
+            return images.mask_to_grid(self.drawn, size).to(self.mask.device)
         return masks.interpolate(self.mask, size)
 
     def picture(self, size: tuple[int, int]) -> Image.Image:
         """The mask of a picture of `size` (width, height): "L", 255 = may change."""
-        return images.picture_mask(self.given) if self.given is not None else images.mask_to_image(self.mask, size)
+        return images.picture_mask(self.drawn) if self.drawn is not None else images.mask_to_image(self.mask, size)
 
 
 @dataclass
@@ -61,21 +65,12 @@ class Regions:
         return self._unions[size]
 
 
-def settle_keyword(
-    keyword: Keyword | None, candidates: tuple[tuple[str, tuple[int, ...]], ...], seen: Tensor
-) -> Keyword | None:
-    """The keyword, or where no rule found one the word whose attention is most concentrated. `seen` (h, w, tokens)."""
-    if keyword is not None or not candidates:
-        return keyword
-    word, tokens = min(candidates, key=lambda found: masks.entropy(masks.keyword_map(seen, list(found[1]))))
-    return Keyword(word, tokens, "attention")
+Word = tuple[str, tuple[int, ...]]  # and its token positions
 
 
-def attention_map(keyword: Keyword | None, seen: Tensor) -> Tensor:
-    """A[e_i] of Eq. 2, smoothed and enhanced, (h, w) in [0, 1]; zero for a keyword without tokens."""
-    if keyword is None or not keyword.token_indices:
-        return seen.new_zeros(seen.shape[:2])
-    return masks.enhance(masks.smooth(masks.keyword_map(seen, list(keyword.token_indices))))
+def most_concentrated(words: tuple[Word, ...], attention: Tensor) -> Word:
+    """The word whose attention (h, w, tokens) is most concentrated: the keyword where no rule found one."""
+    return min(words, key=lambda word: masks.entropy(masks.keyword_map(attention, list(word[1]))))
 
 
 def assemble(each: list[Region], text: TokenisedInstruction, intensities: list[float]) -> Regions:

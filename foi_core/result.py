@@ -49,7 +49,7 @@ class EditResult:
     (h, w) in [0, 1] at the resolution of the model's map level. One mask, map and keyword per sub-instruction, in
     order; all three are empty for `method="ip2p"`, which has no regions. Where the caller gave a mask there is no map
     (None). `spec` has every open value filled in; `threshold` is the tau that was used. `seconds` is the engine's own
-    run time.
+    run time, `unet_rows` the rows that the UNet worked on (three a step).
     """
 
     image: Image.Image
@@ -60,6 +60,7 @@ class EditResult:
     spec: EditSpec
     threshold: float
     seconds: float
+    unet_rows: int
 
     @property
     def seed(self) -> int:

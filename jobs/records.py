@@ -13,7 +13,7 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from foi_core.spec import EditSpec, Method, SubInstruction
+from foi_core.spec import EditSpec, Method, Preset, SubInstruction
 
 Status = Literal["queued", "running", "succeeded", "failed"]
 OutputFormat = Literal["png", "jpeg", "webp"]
@@ -65,10 +65,11 @@ class Instruction(Record):
 
 
 class EditInput(Record):
-    """What was asked. A number that is None is the model's own default; it is filled in when the edit is done."""
+    """What was asked. None is the default of the model or of the preset; it is filled in when the edit is done."""
 
     instructions: tuple[Instruction, ...]
     method: Method
+    preset: Preset
     num_inference_steps: int | None
     strength: float
     guidance_scale: float | None
@@ -76,9 +77,9 @@ class EditInput(Record):
     seed: int
     threshold: float | tuple[float, float] | None
     threshold_used: float | None = None
-    mask_at: float
-    modulation_end: float
-    disentangle_end: float
+    mask_at: float | None
+    modulation_end: float | None
+    disentangle_end: float | None
     preserve_outside_mask: bool
     output_format: OutputFormat
     width: int

@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from foi_core.errors import InvalidParameter
-from foi_core.spec import METHODS, RANGES, EditSpec
+from foi_core.spec import METHODS, PRESETS, RANGES, EditSpec
 from jobs.records import MEDIA_TYPES
 
 MAX_METADATA_BYTES = 4096
@@ -103,7 +103,7 @@ def _number_field(name: str, description: str) -> Field:
 
 
 _OWN = "Default: the model's own."
-_SHARE = "A share of the run, 0 to 1."
+_SHARE = "A share of the run, 0 to 1. Default: the preset's."
 
 SPEC_FIELDS = (
     _whole_field("num_inference_steps", f"Denoising steps of the whole schedule. {_OWN}"),
@@ -125,6 +125,16 @@ SPEC_FIELDS = (
         "method",
         one_of(*METHODS),
         {"type": "string", "enum": list(METHODS), "default": "foi", "description": "ip2p: plain, without regions."},
+    ),
+    Field(
+        "preset",
+        one_of(*PRESETS),
+        {
+            "type": "string",
+            "enum": list(PRESETS),
+            "default": "default",
+            "description": "paper: the method to the letter; default: with what was measured to be better.",
+        },
     ),
     _number_field("mask_at", f"When the masks are taken. {_SHARE}"),
     _number_field("modulation_end", f"When cross-condition attention modulation stops. {_SHARE}"),

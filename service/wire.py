@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from foi_core.spec import Method
+from foi_core.spec import Method, Preset
 from jobs.records import EditInput, EditRecord, Metrics, OutputFormat, Problem, Progress, Status
 from jobs.records import EditWarning as Warned
 
@@ -28,6 +28,7 @@ class InputView(BaseModel):
 
     instructions: tuple[InstructionView, ...]
     method: Method
+    preset: Preset
     num_inference_steps: int | None
     strength: float
     guidance_scale: float | None
@@ -37,9 +38,9 @@ class InputView(BaseModel):
     threshold_used: float | None = Field(
         description="tau as it was used; drawn by the seed where threshold is a range."
     )
-    mask_at: float
-    modulation_end: float
-    disentangle_end: float
+    mask_at: float | None
+    modulation_end: float | None
+    disentangle_end: float | None
     preserve_outside_mask: bool
     output_format: OutputFormat
     width: int

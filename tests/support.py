@@ -56,9 +56,10 @@ def submission(edit_id: str | None = None, **changes: object) -> Submission:
         "image_guidance_scale": None,
         "seed": 7,
         "threshold": None,
-        "mask_at": 0.0,
-        "modulation_end": 1.0,
-        "disentangle_end": 0.75,
+        "preset": "default",
+        "mask_at": None,
+        "modulation_end": None,
+        "disentangle_end": None,
         "preserve_outside_mask": True,
         "output_format": "png",
         "width": 48,
@@ -99,6 +100,7 @@ class FakeEngine:
             spec=spec.with_defaults(ModelDefaults(), seed=0),
             threshold=0.55,
             seconds=0.25,
+            unet_rows=0,
         )
 
 

@@ -54,7 +54,7 @@ def test_eq_5_takes_queries_and_keys_from_the_null_instruction_and_values_from_t
     layer = unet.mid_block.attentions[0].transformer_blocks[0].attn2
     generator = torch.Generator().manual_seed(0)
     hidden, text = torch.randn(2, 256, 32, generator=generator), torch.randn(2, 77, 32, generator=generator) * 3
-    plan = attention.Plan((32, 32), focus=(attention.FocusRow(0, 1, region_everywhere(0.0), xi_t=0.0),))
+    plan = attention.Plan((32, 32), focus=(focus(0.0),))
     with torch.inference_mode(), cross_attention.apply(plan):
         ours = layer(hidden, encoder_hidden_states=text)[0]
         query, key, value = layer.to_q(hidden[1]), layer.to_k(text[1]), layer.to_v(text[0])
@@ -63,6 +63,19 @@ def test_eq_5_takes_queries_and_keys_from_the_null_instruction_and_values_from_t
         by_hand = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1) @ v
         expected = layer.to_out[0](by_hand.transpose(0, 1).flatten(1))
     assert torch.allclose(ours, expected, atol=1e-5)
+
+
+def test_exclusive_modulation_shuts_an_instruction_out_of_anothers_region_and_nowhere_else() -> None:
+    """Three cells: T_1's region, T_2's, and neither's; token 0 is T_1's, token 1 T_2's. One head, d = 1."""
+    cells = (Region(torch.tensor([[1.0, 0.0, 0.0]])), Region(torch.tensor([[0.0, 1.0, 0.0]])))
+    found = Regions(cells, torch.tensor([0, 1]), torch.tensor([1.0, 2.0]))
+    query, key = torch.ones(2, 1, 3, 1), torch.tensor([[[[1.0], [3.0]]], [[[-50.0], [-50.0]]]])
+    value = torch.tensor([[[[1.0], [0.0]]], [[[9.0], [9.0]]]])
+    layer = attention.Layer(None, query, key, value, query, (1, 3))  # type: ignore[arg-type]  # projections not used
+    row = attention.FocusRow(0, 1, found, xi_t=0.5, policy=attention.exclusive_modulation)
+    share_of_t1 = attention.exclusive_modulation(layer, row)[0, :, 0].tolist()
+    # own region: X_1 = 1 + .5 (3 - 1) = 2 against the null's -50; neither's: plain softmax of 1 and 3
+    assert share_of_t1 == pytest.approx([1.0, 0.0, 1 / (1 + math.exp(2))], abs=1e-6)
 
 
 def test_eq_2_averages_over_layers_and_heads_each_counting_once() -> None:
@@ -98,18 +111,21 @@ def test_without_a_plan_the_unet_is_the_stock_one(tmp_path: Path) -> None:
     assert torch.allclose(run(unet, text_rows()), before, atol=1e-6)
 
 
-def region_everywhere(value: float) -> Regions:
-    return Regions((Region(torch.full((16, 16), value)),), torch.zeros(77, dtype=torch.long), torch.ones(77))
+def focus(everywhere: float) -> attention.FocusRow:
+    """Row 0 modulated by a mask that has one value everywhere; row 1 is its null instruction."""
+    mask = Region(torch.full((16, 16), everywhere))
+    found = Regions((mask,), torch.zeros(77, dtype=torch.long), torch.ones(77))
+    return attention.FocusRow(0, 1, found, xi_t=0.0, policy=attention.cross_condition_modulation)
 
 
 def test_a_full_mask_changes_nothing_and_rows_without_a_mask_are_untouched(tmp_path: Path) -> None:
     unet = small_unet(tmp_path)
     cross_attention = attention.CrossAttention(unet)
     plain = run(unet, text_rows())
-    plan = attention.Plan((32, 32), focus=(attention.FocusRow(0, 1, region_everywhere(1.0), xi_t=0.0),))
+    plan = attention.Plan((32, 32), focus=(focus(1.0),))
     with cross_attention.apply(plan):
         full = run(unet, text_rows())
-    plan = attention.Plan((32, 32), focus=(attention.FocusRow(0, 1, region_everywhere(0.0), xi_t=0.0),))
+    plan = attention.Plan((32, 32), focus=(focus(0.0),))
     with cross_attention.apply(plan):
         empty = run(unet, text_rows())
     assert torch.allclose(full, plain, atol=1e-5)

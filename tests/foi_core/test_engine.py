@@ -14,10 +14,15 @@ from foi_core import (
     ModelFailure,
     SubInstruction,
     UnsupportedCheckpoint,
+    attention,
+    guidance,
     regions,
 )
 from foi_core.engine import Engine
+from foi_core.mask_sources import KeywordAttention, Seen
+from foi_core.recipe import RECIPES, Recipe
 from foi_core.result import EditResult, Progress
+from foi_core.spec import PRESETS
 from tests.tiny_model import build_tiny_model
 
 TWO = (
@@ -74,13 +79,14 @@ def test_an_edit_without_a_seed_tells_the_one_it_drew(engine: Engine) -> None:
     assert drawn.image.tobytes() == edit(engine, picture(), seed=drawn.seed).image.tobytes()
 
 
-def test_outside_the_masks_not_one_byte_changes(engine: Engine) -> None:
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_outside_the_masks_not_one_byte_changes(engine: Engine, preset: str) -> None:
     image = picture()
-    result = edit(engine, image)
+    result = edit(engine, image, preset=preset, threshold=0.55)
     outside = np.maximum(*(np.asarray(mask) for mask in result.masks)) == 0
     assert 0 < outside.mean() < 1
     assert (np.asarray(result.image)[outside] == np.asarray(image)[outside]).all()
-    free = edit(engine, image, preserve_outside_mask=False)
+    free = edit(engine, image, preset=preset, threshold=0.55, preserve_outside_mask=False)
     assert (np.asarray(free.image)[outside] != np.asarray(image)[outside]).any()
 
 
@@ -123,7 +129,7 @@ def test_intensity_of_one_instruction_changes_the_picture(engine: Engine) -> Non
 def phases(engine: Engine, steps: int, **switches: float) -> tuple[list[int], list[int], list[int]]:
     """The steps of a run that take masks, are modulated, and are disentangled."""
     spec = EditSpec(TWO, num_inference_steps=steps, seed=1, **switches)  # type: ignore[arg-type]
-    state = engine._admit(picture(), spec)
+    state = engine.admit(picture(), spec)
     one = regions.Regions((regions.Region(torch.ones(16, 16)),), torch.tensor([0]), torch.tensor([1.0]))
     taken, modulated, disentangled = [], [], []
     for step in range(state.steps):
@@ -163,10 +169,64 @@ def test_every_switch_of_the_papers_tables_is_a_share_of_the_run(
 
 
 def test_the_threshold_is_drawn_from_its_range_by_the_seed_and_a_number_is_itself(engine: Engine) -> None:
-    drawn = [engine._admit(picture(), EditSpec(TWO, threshold=(0.4, 0.7), seed=seed)).threshold for seed in range(20)]
+    drawn = [engine.admit(picture(), EditSpec(TWO, threshold=(0.4, 0.7), seed=seed)).threshold for seed in range(20)]
     assert all(0.4 <= tau <= 0.7 for tau in drawn)
     assert len(set(drawn)) == 20
-    assert engine._admit(picture(), EditSpec(TWO, threshold=0.3, seed=1)).threshold == 0.3
+    assert engine.admit(picture(), EditSpec(TWO, threshold=0.3, seed=1)).threshold == 0.3
+
+
+def test_the_papers_preset_is_the_faithful_reading_part_by_part() -> None:
+    paper = RECIPES["paper"]
+    assert paper.mask_source == KeywordAttention(gamma=3)
+    assert paper.attention is attention.cross_condition_modulation
+    assert paper.outside is guidance.free_outside
+    assert not paper.apart
+
+
+def test_each_preset_finds_its_own_masks_and_tells_the_numbers_that_it_used(engine: Engine) -> None:
+    paper, default = (edit(engine, picture(), preset=preset) for preset in ("paper", "default"))
+    assert 0.4 <= paper.threshold <= 0.7
+    assert (paper.spec.threshold, default.spec.threshold) == ((0.4, 0.7), PRESETS["default"].threshold)
+    assert paper.spec.disentangle_end == default.spec.disentangle_end == 0.75
+    assert paper.masks[0].tobytes() != default.masks[0].tobytes()
+
+
+class Remembering:
+    """The paper's mask source; keeps the attention that it is shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[torch.Tensor] = []
+
+    def soft_map(self, seen: Seen, tokens: tuple[int, ...]) -> torch.Tensor:
+        self.shown.append(seen.attention)
+        return KeywordAttention().soft_map(seen, tokens)
+
+    def region(self, soft: torch.Tensor, threshold: float, image: Image.Image) -> regions.Region:
+        return KeywordAttention().region(soft, threshold, image)
+
+
+@torch.inference_mode()
+def test_sub_instructions_apart_are_seen_as_if_each_were_the_whole_instruction(engine: Engine) -> None:
+    together, single = Remembering(), Remembering()
+    state = engine.admit(picture(), EditSpec(TWO, num_inference_steps=4, seed=1), Recipe(together, apart=True))
+    engine.step([state])
+    engine.step([state])
+    assert state.unet_rows == (3 + 2) + 3  # two more at the mask step alone
+    for part in TWO:
+        engine.step([engine.admit(picture(), EditSpec((part,), num_inference_steps=4, seed=1), Recipe(single))])
+    for a, b in zip(together.shown, single.shown, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_led_to_the_picture_outside_the_latents_there_are_the_pictures_own(engine: Engine) -> None:
+    spec = EditSpec((SubInstruction("make the ball black", mask=left_half((64, 64))),), num_inference_steps=3, seed=1)
+    state = engine.admit(picture(64, 64), spec, Recipe(outside=guidance.source_outside))
+    while state.step < state.steps:
+        engine.step([state])
+    source = state.image_latents * engine._model.vae.config.scaling_factor
+    half = state.latents.shape[-1] // 2
+    assert torch.allclose(state.latents[..., half:], source[..., half:], atol=1e-5)
+    assert not torch.allclose(state.latents[..., :half], source[..., :half], atol=1e-2)
 
 
 @torch.inference_mode()
@@ -178,15 +238,15 @@ def test_edits_at_different_steps_in_one_batch_are_the_same_as_alone(engine: Eng
     ]
     alone = []
     for spec in specs:
-        state = engine._admit(picture(), spec)
+        state = engine.admit(picture(), spec)
         while state.step < state.steps:
-            engine._step([state])
+            engine.step([state])
         alone.append(state.latents)
 
-    waiting, flying, done = [engine._admit(picture(), spec) for spec in specs], [], []
+    waiting, flying, done = [engine.admit(picture(), spec) for spec in specs], [], []
     while waiting or flying:
         flying += [waiting.pop(0)] if waiting else []  # one more joins at every step
-        engine._step(flying)
+        engine.step(flying)
         done += [state for state in flying if state.step == state.steps]
         flying = [state for state in flying if state.step < state.steps]
     together = {state.spec.seed: state.latents for state in done}

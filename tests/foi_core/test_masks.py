@@ -65,3 +65,23 @@ def test_entropy_is_lowest_where_attention_is_concentrated() -> None:
     point[1, 2] = 1
     assert masks.entropy(point) == pytest.approx(0, abs=1e-5)
     assert masks.entropy(torch.ones(4, 4)) == pytest.approx(2.7725887, abs=1e-4)  # ln 16
+
+
+def test_the_guided_filter_only_averages_where_the_picture_is_flat() -> None:
+    soft = torch.zeros(9, 9)
+    soft[4, 4] = 1.0
+    flat = masks.guided_filter(soft, torch.full((3, 9, 9), 0.5), radius=1, epsilon=1e-3)
+    # two means over 3x3: the centre is seen by 9 windows, each of mean 1/9
+    assert flat[4, 4].item() == pytest.approx(1 / 9)
+    assert flat[4, 6].item() == pytest.approx(3 / 81)
+    assert flat[0, 0].item() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_guided_filter_moves_a_blurred_border_to_the_pictures_edge() -> None:
+    ramp = torch.linspace(1, 0, 32)[None].expand(16, 32).contiguous()
+    picture = torch.zeros(3, 16, 32)
+    picture[:, :, :12] = 1.0  # the object ends at column 12, the map fades until 32
+    found = masks.guided_filter(ramp, picture, radius=8, epsilon=1e-4)
+    jump = (found[8, 11] - found[8, 12]).item()
+    assert jump > 0.15
+    assert (ramp[8, 11] - ramp[8, 12]).item() < 0.04

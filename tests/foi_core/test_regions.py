@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from foi_core import choices, regions
-from foi_core.result import Keyword
+from foi_core.mask_sources import KeywordAttention, Seen
 from foi_core.tokens import TokenisedInstruction
 
 TEXT = TokenisedInstruction(ids=(0,) * 4, owner=(2, 0, 1, 2), keywords=((1,), (2,)), words=((), ()), cut=False)
@@ -47,11 +47,9 @@ def test_the_word_whose_attention_is_most_concentrated_is_the_keyword_of_last_re
     seen = torch.full((4, 4, 3), 0.1)
     seen[1, 1, 2] = 1.0
     words = (("spread", (1,)), ("point", (2,)))
-    assert regions.settle_keyword(None, words, seen) == Keyword("point", (2,), "attention")
-    given = Keyword("spread", (1,), "given")
-    assert regions.settle_keyword(given, words, seen) == given
-    assert regions.settle_keyword(None, (), seen) is None
+    assert regions.most_concentrated(words, seen) == ("point", (2,))
 
 
 def test_a_keyword_that_was_cut_off_has_no_map() -> None:
-    assert regions.attention_map(Keyword("lost", (), "rule"), torch.rand(4, 4, 3)).sum() == 0
+    seen = Seen(torch.rand(4, 4, 3), torch.rand(4, 8, 8), 0)
+    assert KeywordAttention().soft_map(seen, ()).sum() == 0

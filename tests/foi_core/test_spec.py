@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from foi_core import EditSpec, InvalidParameter, ModelDefaults, SubInstruction
+from foi_core.spec import PRESETS
 
 ONE = (SubInstruction("make the hat black"),)
 
@@ -76,8 +77,8 @@ def test_what_is_left_open_comes_from_the_model_and_a_drawn_seed() -> None:
     assert EditSpec(ONE, seed=0).with_defaults(ModelDefaults(), seed=11).seed == 0
 
 
-def test_the_papers_settings_are_the_defaults() -> None:
-    spec = EditSpec(ONE).with_defaults(ModelDefaults(), seed=1)
+def test_the_papers_settings_are_those_of_its_preset_whatever_a_checkpoint_says_of_its_maps() -> None:
+    spec = EditSpec(ONE, preset="paper").with_defaults(ModelDefaults(threshold=0.1), seed=1)
     assert (spec.num_inference_steps, spec.strength, spec.guidance_scale, spec.image_guidance_scale) == (
         100,
         0.8,
@@ -85,6 +86,12 @@ def test_the_papers_settings_are_the_defaults() -> None:
         1.5,
     )
     assert (spec.threshold, spec.mask_at, spec.modulation_end, spec.disentangle_end) == ((0.4, 0.7), 0.0, 1.0, 0.75)
+
+
+def test_the_default_preset_has_a_threshold_that_suits_its_maps_unless_the_checkpoint_has_its_own() -> None:
+    assert EditSpec(ONE).with_defaults(ModelDefaults(), seed=1).threshold == PRESETS["default"].threshold
+    assert EditSpec(ONE).with_defaults(ModelDefaults(threshold=0.1), seed=1).threshold == 0.1
+    assert EditSpec(ONE, threshold=0.9).with_defaults(ModelDefaults(threshold=0.1), seed=1).threshold == 0.9
 
 
 def test_the_package_imports_without_torch() -> None:

@@ -54,6 +54,7 @@ def test_every_field_is_echoed_as_it_was_understood(client: httpx.Client) -> Non
         "seed": "4294967295",
         "threshold": "0.25-0.5",
         "method": "ip2p",
+        "preset": "paper",
         "mask_at": "0.1",
         "modulation_end": "0.5",
         "disentangle_end": "1",
@@ -69,15 +70,24 @@ def test_every_field_is_echoed_as_it_was_understood(client: httpx.Client) -> Non
         "intensity": 2.0, "has_mask": False,
     }  # fmt: skip
     assert given["instructions"][1]["keyword"] is None
-    names = ["num_inference_steps", "strength", "guidance_scale", "image_guidance_scale", "seed", "threshold", "method"]
+    names = [
+        "num_inference_steps",
+        "strength",
+        "guidance_scale",
+        "image_guidance_scale",
+        "seed",
+        "threshold",
+        "method",
+    ]
     assert [given[name] for name in names] == [12, 0.5, 7.0, 1.25, 4294967295, [0.25, 0.5], "ip2p"]
-    names = ["mask_at", "modulation_end", "disentangle_end", "preserve_outside_mask", "output_format"]
-    assert [given[name] for name in names] == [0.1, 0.5, 1.0, False, "webp"]
+    names = ["preset", "mask_at", "modulation_end", "disentangle_end", "preserve_outside_mask", "output_format"]
+    assert [given[name] for name in names] == ["paper", 0.1, 0.5, 1.0, False, "webp"]
 
 
 def test_omitted_numbers_are_left_to_the_model_and_a_seed_is_drawn(client: httpx.Client) -> None:
     first, second = (submit(client).json()["input"] for _ in range(2))
-    assert first["num_inference_steps"] is first["guidance_scale"] is first["threshold"] is None
+    assert first["num_inference_steps"] is first["guidance_scale"] is first["threshold"] is first["mask_at"] is None
+    assert first["preset"] == "default"
     assert first["seed"] != second["seed"]
 
 
@@ -112,7 +122,8 @@ def test_the_edit_is_seen_running_and_done_with_its_proof(
     assert edit["attention_maps"] == [{"instruction": 0, "url": f"{edit['urls']['self']}/files/attention-1.png"}]
     assert edit["input"]["instructions"][0]["keyword_source"] == "rule"
     assert edit["input"]["instructions"][0]["token_indices"] == [4]
-    assert (edit["input"]["num_inference_steps"], edit["input"]["threshold"]) == (100, [0.4, 0.7])
+    assert (edit["input"]["num_inference_steps"], edit["input"]["threshold"]) == (100, 0.25)
+    assert edit["input"]["disentangle_end"] == 0.75
     assert edit["input"]["threshold_used"] == 0.55
     assert edit["input"]["seed"] == submitted["input"]["seed"] == edit["outputs"][0]["seed"]
     assert edit["metrics"]["run_ms"] == 250

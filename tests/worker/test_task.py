@@ -169,7 +169,7 @@ class Plain(FakeEngine):
 
     def edit(self, *args: Any, **kwargs: Any) -> EditResult:
         result = super().edit(*args, **kwargs)
-        return EditResult(result.image, (), (), (), (), result.spec, result.threshold, result.seconds)
+        return EditResult(result.image, (), (), (), (), result.spec, result.threshold, result.seconds, 0)
 
 
 def test_change_outside_the_mask_is_measured_not_promised(
