@@ -5,10 +5,10 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 VENV := .venv
 RUN := TRANSFORMERS_VERBOSITY=error $(VENV)/bin/python
 
-.PHONY: help setup demo serve test check format score train clean
+.PHONY: help setup demo serve test check format eval eval-quick train clean
 
 help:
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / \t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / \t/' | expand -t 12
 
 setup: $(VENV)/.ready ## virtual environment with pinned dependencies
 
@@ -37,8 +37,11 @@ format: setup ## let ruff mend what it can
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-score: setup ## successes of the demo model on 20 unseen scenes
-	$(RUN) -m demo.score
+eval-quick: setup ## the method on a few scenes with ground truth, in a minute
+	$(RUN) -m evaluation.scenes --quick
+
+eval: setup ## the paper's claims and all variants on 300 scenes (hours; resumes), tables and plots
+	$(RUN) -m evaluation.scenes
 
 train: setup ## train the demo model from nothing (hours; resumes)
 	$(RUN) -m demo.train

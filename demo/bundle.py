@@ -19,7 +19,7 @@ from demo.train_unet import DemoNetworks
 from foi_core.model import DEFAULTS_FILE
 from foi_core.spec import ModelDefaults
 
-DEFAULTS = ModelDefaults(num_inference_steps=50, guidance_scale=1.5, image_guidance_scale=1.5, threshold=0.0001)
+DEFAULTS = ModelDefaults(num_inference_steps=50, guidance_scale=1.5, image_guidance_scale=1.5)
 """What suits this small model; chosen on tuning scenes (see its card)."""
 
 

@@ -100,7 +100,13 @@ class Dataset:
 
 
 def train(
-    folder: Path, shards: list[Path], hours: float, cooldown: float, device: torch.device, start_from: Path | None
+    folder: Path,
+    shards: list[Path],
+    hours: float,
+    cooldown: float,
+    device: torch.device,
+    start_from: Path | None,
+    attention_weight: float = ATTENTION_WEIGHT,
 ) -> Path:
     """Trains until `hours` of wall time are spent in all legs; the last `cooldown` hours bring the rate to zero.
 
@@ -133,7 +139,7 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = rate
         rows = torch.randint(len(data), (BATCH,), generator=generator, device=device)
-        loss, parts = training_loss(networks, recorders, data, rows, alphas, generator)
+        loss, parts = training_loss(networks, recorders, data, rows, alphas, generator, attention_weight)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
@@ -168,6 +174,7 @@ def training_loss(
     rows: Tensor,
     alphas: Tensor,
     generator: torch.Generator,
+    attention_weight: float = ATTENTION_WEIGHT,
 ) -> tuple[Tensor, tuple[float, float, float]]:
     """The batch's loss, and its parts (denoising, attention, sink) for the log."""
     device, n = rows.device, len(rows)
@@ -196,7 +203,7 @@ def training_loss(
     weight = 1 + REGION_WEIGHT * union[:, None]
     denoising = (weight * (predicted.float() - velocity).pow(2)).mean()
     attention, sink = attention_losses(recorders, regions, columns, no_text)
-    total = denoising + ATTENTION_WEIGHT * attention + SINK_WEIGHT * sink
+    total = denoising + attention_weight * attention + SINK_WEIGHT * sink
     return total, (denoising.item(), attention.item(), sink.item())
 
 

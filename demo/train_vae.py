@@ -1,7 +1,11 @@
-"""Stage 1 of `python -m demo.train`: the VAE, from nothing, on pictures of the procedural world."""
+"""Stage 1 of `python -m demo.train`: the VAE, from nothing, on pictures of the procedural world.
+
+`refine_decoder` goes on with the decoder alone: latents stay what they are, so a UNet that was trained on them fits.
+"""
 
 from __future__ import annotations
 
+import copy
 import time
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,6 +27,8 @@ LEARNING_RATE = 2e-3
 KL_WEIGHT = 1e-6
 TIE_WEIGHT = 0.05  # three channels follow the downsampled RGB: without it, channels die (demo card)
 EDGE_WEIGHT = 0.5
+DECODER_RATE, DECODER_EMA = 1e-3, 0.995
+HELD_OUT = range(10_000_000, 10_000_032)
 
 
 def pictures(seeds: range) -> np.ndarray:
@@ -65,10 +71,8 @@ def train(folder: Path, minutes: float, device: torch.device, workers: int) -> A
         optimiser.load_state_dict(state["optimiser"])
         spent, done = state["seconds"], state["images"]
 
-    held_out = to_tensor(pictures(range(10_000_000, 10_000_032)), device)
-    with get_context("spawn").Pool(workers) as pool:
-        chunks = [range(i, i + 100) for i in range(0, PICTURES, 100)]
-        seen = np.concatenate(pool.map(pictures, chunks))
+    held_out = to_tensor(pictures(HELD_OUT), device)
+    seen = _many_pictures(range(PICTURES), workers)
     start, last_save = time.monotonic() - spent, time.monotonic()
     while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
         batch = to_tensor(seen[np.random.randint(len(seen), size=BATCH)], device)
@@ -94,6 +98,64 @@ def train(folder: Path, minutes: float, device: torch.device, workers: int) -> A
     print(f"vae done: {done} pictures, {psnr(vae, held_out):.2f} dB", flush=True)
     _save(checkpoint, vae, optimiser, time.monotonic() - start, done, finished=True)
     return vae
+
+
+def refine_decoder(folder: Path, vae: AutoencoderKL, minutes: float, device: torch.device, workers: int) -> None:
+    """Trains the decoder on, in place, on the fixed latents of the frozen encoder; keeps its moving average.
+
+    `minutes` of wall time in all, counting the legs that an interrupted run already did.
+    """
+    checkpoint = folder / "decoder.pt"
+    parts = nn.ModuleList([vae.post_quant_conv, vae.decoder])
+    average = copy.deepcopy(parts)
+    optimiser = torch.optim.AdamW(parts.parameters(), lr=DECODER_RATE, weight_decay=1e-4)
+    spent, done = 0.0, 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        parts.load_state_dict(state["parts"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        spent, done = state["seconds"], state["images"]
+    held_out = to_tensor(pictures(HELD_OUT), device)
+    if spent < 60 * minutes:
+        seen = _many_pictures(range(PICTURES, 2 * PICTURES), workers)
+        with torch.no_grad():
+            latents = torch.cat(
+                [vae.encode(to_tensor(b, device)).latent_dist.mode() for b in np.split(seen, len(seen) // 50)]
+            )
+    start, last_save = time.monotonic() - spent, time.monotonic()
+    while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
+        rows = np.random.randint(len(seen), size=BATCH)
+        batch = to_tensor(seen[rows], device)
+        for group in optimiser.param_groups:
+            group["lr"] = DECODER_RATE * min(1, (done + 1) / (BATCH * WARMUP)) * (1 - share) + 1e-6
+        with torch.autocast(device.type, torch.bfloat16):
+            error = vae.decode(latents[rows]).sample - batch
+        error = error.float()
+        edges = sum(error.diff(dim=d).abs().mean() for d in (2, 3))
+        loss = error.abs().mean() + 4 * error.pow(2).mean() + EDGE_WEIGHT * edges
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
+        optimiser.step()
+        done += len(batch)
+        decay = min(DECODER_EMA, done / (done + 100 * BATCH))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(parts.parameters()), 1 - decay)
+        if time.monotonic() - last_save > 30:
+            last_save = time.monotonic()
+            state = {"parts": parts.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
+            torch.save({**state, "seconds": time.monotonic() - start, "images": done}, checkpoint.with_suffix(".tmp"))
+            checkpoint.with_suffix(".tmp").replace(checkpoint)
+            print(f"decoder {100 * share:3.0f}%  {done} pictures  {psnr(vae, held_out):.2f} dB", flush=True)
+    parts.load_state_dict(average.state_dict())
+    vae.eval()
+    print(f"decoder done: {done} pictures, {psnr(vae, held_out):.2f} dB on held-out pictures", flush=True)
+
+
+def _many_pictures(seeds: range, workers: int) -> np.ndarray:
+    with get_context("spawn").Pool(workers) as pool:
+        return np.concatenate(pool.map(pictures, [seeds[i : i + 100] for i in range(0, len(seeds), 100)]))
 
 
 def _loss(vae: AutoencoderKL, images: Tensor) -> Tensor:
