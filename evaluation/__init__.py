@@ -1,0 +1,1 @@
+"""Measurements of the method: how well it does, not what it is."""

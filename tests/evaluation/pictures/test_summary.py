@@ -1,0 +1,48 @@
+"""The table: means, intervals, and PickScore as a preference among the methods."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from evaluation.pictures.methods import Method
+from evaluation.pictures.store import Row
+from evaluation.pictures.summary import preferences, tabulate, write_summary
+
+
+def row(name: str, method: Method, **measures: float) -> Row:
+    return Row(name, method, "0", 1.5, (), "", (), {}, measures)
+
+
+def test_a_mean_stands_with_its_interval_over_the_pictures() -> None:
+    table = tabulate([row(str(i), "foi", clip_i=0.8 + 0.2 * (i % 2)) for i in range(20)])
+    mean, low, high = table["foi"]["clip_i"]
+    assert mean == pytest.approx(0.9)
+    assert 0.8 < low < 0.9 < high < 1
+
+
+def test_pickscore_is_the_softmax_over_the_methods_of_one_picture_without_the_source() -> None:
+    rows = [
+        row("a", "source", pick_logit=9.0),
+        row("a", "ip2p", pick_logit=20.0),
+        row("a", "foi", pick_logit=20.0 + math.log(3)),
+    ]
+    assert preferences(rows) == {("a", "ip2p"): pytest.approx(0.25), ("a", "foi"): pytest.approx(0.75)}
+
+
+def test_a_picture_that_has_not_all_methods_yet_does_not_count_for_pickscore() -> None:
+    rows = [row("a", "ip2p", pick_logit=1.0), row("a", "foi", pick_logit=1.0), row("b", "ip2p", pick_logit=5.0)]
+    assert preferences(rows).keys() == {("a", "ip2p"), ("a", "foi")}
+    assert not preferences(rows[2:])
+
+
+def test_columns_that_nobody_has_are_left_out_and_gaps_are_dashes(tmp_path: Path) -> None:
+    text = write_summary([row("a", "ip2p", mae_outside=2.0), row("a", "foi", mae_outside=1.0, mask_iou=0.5)], tmp_path)
+    assert text.splitlines() == [
+        "| method | pictures | MAE outside ↓ | mask IoU ↑ | seconds ↓ |",
+        "|---|---|---|---|---|",
+        "| ip2p | 1 | 2.00 [2.00, 2.00] | - | 1.50 [1.50, 1.50] |",
+        "| foi | 1 | 1.00 [1.00, 1.00] | 0.500 [0.500, 0.500] | 1.50 [1.50, 1.50] |",
+    ]
