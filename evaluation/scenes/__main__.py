@@ -1,7 +1,7 @@
 """The paper's claims and the ideas past it, on scenes with ground truth: `python -m evaluation.scenes`.
 
 Resumes after an interruption: run the same command again. Edits are kept in out/eval as they are made; what is there
-goes to evaluation/results, with the tables and plots made from it. `--report` makes those from the committed results.
+goes to evaluation/results, with the tables and plots made from it. `--report` makes those anew.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 
 from demo.data import REPORTED_SEED, TUNING_SEED
 from evaluation.ideas.self_attention import SelfAttentionSpread
-from evaluation.scenes import report, results, rows
+from evaluation.scenes import pictures, report, results, rows
 from evaluation.scenes.cases import Case, cases
 from evaluation.scenes.run import STEPS, Task, read, run
 from foi_core.engine import Engine
@@ -36,7 +36,9 @@ SAMPLES = 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few scenes and rows, and the short table (a minute)")
-    parser.add_argument("--report", action="store_true", help="no edits: tables and plots from the committed results")
+    parser.add_argument(
+        "--report", action="store_true", help="only the tables, plots and pictures, from the committed results"
+    )
     parser.add_argument("--tuning", action="store_true", help="the scenes for choosing settings; nothing is committed")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="seeds a scene (default %(default)s)")
     parser.add_argument("--rows", nargs="+", help="these rows alone (names as in the tables)")
@@ -44,10 +46,10 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="bfloat16", help="of the networks (default %(default)s, the fastest)")
     args = parser.parse_args()
-    if args.report:
-        report.write()
-        return
     engine = Engine.load(args.model, args.device, args.dtype)
+    if args.report:
+        draw(engine)
+        return
     watch_self_attention(engine)
     path = WORK / f"{weights_digest(engine)}-{args.dtype}.jsonl"
     if args.quick:
@@ -71,7 +73,17 @@ def whole(engine: Engine, path: Path, args: argparse.Namespace) -> None:
         run(engine, list(dict.fromkeys(wanted)), path)
     finally:
         keep(engine, path, args.dtype, reported, swept)
-        report.write()
+    draw(engine)
+
+
+def draw(engine: Engine) -> None:
+    """Tables, plots and pictures from the committed results; the pictures' edits are made anew."""
+    records, _ = results.load(report.RESULTS / "rows.json")
+    pictures.galleries(engine, records, cases(REPORTED_SEED, COUNTS), report.RESULTS)
+    matrices = pictures.interference(engine, report.RESULTS)
+    rounded = {name: matrix.round(2).tolist() for name, matrix in matrices.items()}
+    (report.RESULTS / "interference.json").write_text(json.dumps(rounded) + "\n")
+    report.write()
 
 
 def keep(engine: Engine, path: Path, dtype: str, reported: list[Case], swept: list[Case]) -> None:

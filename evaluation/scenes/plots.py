@@ -16,7 +16,7 @@ from matplotlib import patheffects, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.scenes.columns import ALL, ALL_OF_MANY, IOU, PSNR, PSNR_LATENT, Column, Record, single
+from evaluation.scenes.columns import ALL, ALL_OF_MANY, IOU, PSNR, PSNR_FAR, Column, Record, single
 from evaluation.scenes.directions import Numbers, Sweep
 from evaluation.scenes.tables import KINDS, by_row
 
@@ -55,7 +55,7 @@ def curves(methods: Mapping[str, Mapping[float, Sequence[Record]]], path: Path) 
     ends = []
     for (colour, marker), (method, by_guidance) in zip(cycle(LINES), methods.items(), strict=False):
         guidance = sorted(by_guidance)
-        done, kept = (_intervals(column, [by_guidance[s] for s in guidance]) for column in (ALL, PSNR_LATENT))
+        done, kept = (_intervals(column, [by_guidance[s] for s in guidance]) for column in (ALL, PSNR_FAR))
         axis.plot(done[0], kept[0], marker=marker, color=colour, linewidth=2, markersize=6)
         axis.errorbar(done[0], kept[0], _ends(kept), _ends(done), fmt="none", ecolor=colour, alpha=0.4)
         for i, s in enumerate(guidance):
@@ -82,7 +82,7 @@ def sweeps(records: Sequence[Record], panels: Mapping[str, tuple[Sweep, Sequence
         rows = list(by_row(records, names).values())
         above, below = grid[0][column], grid[1][column]
         _band(above, _intervals(ALL, rows), BLUE)
-        _band(below, _intervals(PSNR_LATENT, rows), ORANGE)
+        _band(below, _intervals(PSNR_FAR, rows), ORANGE)
         _paper(above, *next(iter(sweep.obedience.items())))
         _paper(below, *next(iter(sweep.preservation.items())))
         above.set_title(sweep.table)

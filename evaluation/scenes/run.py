@@ -53,13 +53,21 @@ def run(engine: Engine, tasks: Iterable[Task], path: Path, quiet: bool = False) 
     missing = [task for task in wanted if task.key not in done]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file, tqdm(total=len(missing), unit="edit", disable=quiet, smoothing=0.05) as bar:
-        for task, record in edits(engine, missing):
+        for task, record in _records(engine, missing):
             file.write(json.dumps(record) + "\n")
             file.flush()
             done[task.key] = record
             bar.update()
             bar.set_description(task.row.name[:28].ljust(28))
     return [done[task.key] for task in wanted]
+
+
+def _records(engine: Engine, tasks: list[Task]) -> Iterator[tuple[Task, Record]]:
+    for task in tasks:
+        if task.row.nothing:
+            yield task, no_edit(engine, task)
+    for task, result in edits(engine, (task for task in tasks if not task.row.nothing)):
+        yield task, measure(engine, task, result)
 
 
 def read(path: Path) -> list[Record]:
@@ -83,16 +91,13 @@ class _Flight:
     seconds: float = 0.0
 
 
-def edits(engine: Engine, tasks: Iterable[Task]) -> Iterator[tuple[Task, Record]]:
-    """IN_FLIGHT edits share the UNet's batch; one that is done makes room for the next."""
+def edits(engine: Engine, tasks: Iterable[Task]) -> Iterator[tuple[Task, EditResult]]:
+    """Results before compositing. IN_FLIGHT edits share the UNet's batch; one that is done makes room for the next."""
     waiting = iter(tasks)
     flying: list[_Flight] = []
     while True:
         while len(flying) < IN_FLIGHT and (task := next(waiting, None)):
-            if task.row.nothing:
-                yield task, no_edit(engine, task)
-            else:
-                flying.append(_Flight(task, admit(engine, task, task.case.source)))
+            flying.append(_Flight(task, admit(engine, task, task.case.source)))
         if not flying:
             return
         engine.step([flight.state for flight in flying])
@@ -106,8 +111,7 @@ def edits(engine: Engine, tasks: Iterable[Task]) -> Iterator[tuple[Task, Record]
                 flight.state = admit(engine, flight.task, np.asarray(result.image), flight.parts)
                 flying.append(flight)
             else:
-                whole = replace(result, unet_rows=flight.rows, seconds=flight.seconds)
-                yield flight.task, measure(engine, flight.task, whole)
+                yield flight.task, replace(result, unet_rows=flight.rows, seconds=flight.seconds)
 
 
 def admit(engine: Engine, task: Task, source: np.ndarray, part: int = 0) -> EditState:
@@ -134,15 +138,10 @@ def admit(engine: Engine, task: Task, source: np.ndarray, part: int = 0) -> Edit
 
 def measure(engine: Engine, task: Task, result: EditResult) -> Record:
     """Everything that the tables need to know of one finished edit."""
-    case, row = task.case, task.row
-    free = np.asarray(result.image, dtype=float)
-    final = free
+    case = task.case
     masks = [np.asarray(mask) > 0 for mask in result.masks]
-    if masks and row.pasted:
-        assert row.recipe is not None
-        pasted = row.recipe.compositor(result.image, Image.fromarray(case.source), images.union(list(result.masks)))
-        final = np.asarray(pasted, dtype=float)
-    record = _pictures(engine, task, free, final)
+    free = np.asarray(result.image, dtype=float)
+    record = _pictures(engine, task, free, delivered(task, result))
     record |= {"unet_rows": result.unet_rows, "seconds": round(result.seconds, 3)}
     if masks:
         pairs = list(zip(masks, case.regions, strict=True))
@@ -151,6 +150,14 @@ def measure(engine: Engine, task: Task, result: EditResult) -> Record:
         soft = zip(result.attention_maps, case.regions, strict=True)
         record["auprc"] = _short([None if m is None else metrics.average_precision(_fine(m), r) for m, r in soft])
     return record
+
+
+def delivered(task: Task, result: EditResult) -> np.ndarray:
+    """The picture that a caller gets: after compositing, (128, 128, 3) in 0..255."""
+    recipe, image = task.row.recipe, result.image
+    if recipe is not None and result.masks and task.row.pasted:
+        image = recipe.compositor(image, Image.fromarray(task.case.source), images.union(list(result.masks)))
+    return np.asarray(image, dtype=float)
 
 
 def no_edit(engine: Engine, task: Task) -> Record:

@@ -92,9 +92,11 @@ def test_the_main_table_has_mask_ious_of_single_edits_by_what_is_edited() -> Non
 def test_the_main_table_tells_what_is_delivered_from_what_the_sampler_gave() -> None:
     outside = {"mae": 0.0, "psnr": 68.1, "max": 0.0}
     free, latent = {"mae": 3.0, "psnr": 25.04, "max": 80.0}, {"mae": 1.0, "psnr": 31.26, "max": 40.0}
-    records = [record("A", 1, "sky", [0.1], outside=outside, outside_free=free, outside_vae=latent)]
+    far = {"mae": 0.5, "psnr": 40.0, "max": 9.0}
+    given = {"outside": outside, "outside_free": free, "outside_vae": latent, "outside_far": far}
+    records = [record("A", 1, "sky", [0.1], **given)]
     rest = line(tables.main_table(records), "A", block=1)
-    assert list(rest.values()) == ["A", "68.1", "0", "2.0", "25.0", "31.3", "0.125"]
+    assert list(rest.values()) == ["A", "68.1", "0", "2.0", "25.0", "31.3", "40.0", "0.125"]
 
 
 def test_every_part_of_the_main_table_has_at_most_ten_columns() -> None:
