@@ -123,6 +123,8 @@ def train(
     checkpoint = folder / "unet.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if (trained_with := state.get("attention_weight", ATTENTION_WEIGHT)) != attention_weight:
+            raise SystemExit(f"{checkpoint} was trained with attention weight {trained_with}: give another --work")
         networks.load_state_dict(state["networks"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
@@ -154,9 +156,9 @@ def train(
             progress.seconds = time.monotonic() - begun
             report(folder, average, held_out, alphas, progress, losses)
             losses = []
-            save(checkpoint, networks, average, optimiser, progress)
+            save(checkpoint, networks, average, optimiser, progress, attention_weight)
     progress.seconds = time.monotonic() - begun
-    save(checkpoint, networks, average, optimiser, progress)
+    save(checkpoint, networks, average, optimiser, progress, attention_weight)
     return checkpoint
 
 
@@ -298,7 +300,12 @@ def report(
 
 
 def save(
-    path: Path, networks: DemoNetworks, average: DemoNetworks, optimiser: torch.optim.Optimizer, progress: Progress
+    path: Path,
+    networks: DemoNetworks,
+    average: DemoNetworks,
+    optimiser: torch.optim.Optimizer,
+    progress: Progress,
+    attention_weight: float,
 ) -> None:
     temporary = path.with_suffix(".tmp")
     state = {
@@ -306,6 +313,7 @@ def save(
         "average": average.state_dict(),
         "optimiser": optimiser.state_dict(),
         "progress": vars(progress),
+        "attention_weight": attention_weight,
     }
     torch.save(state, temporary)
     temporary.replace(path)

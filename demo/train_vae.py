@@ -124,7 +124,8 @@ def refine_decoder(folder: Path, vae: AutoencoderKL, minutes: float, device: tor
                 [vae.encode(to_tensor(b, device)).latent_dist.mode() for b in np.split(seen, len(seen) // 50)]
             )
     start, last_save = time.monotonic() - spent, time.monotonic()
-    while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
+    while (spent := time.monotonic() - start) < 60 * minutes:
+        share = spent / (60 * minutes)
         rows = np.random.randint(len(seen), size=BATCH)
         batch = to_tensor(seen[rows], device)
         for group in optimiser.param_groups:
@@ -144,13 +145,25 @@ def refine_decoder(folder: Path, vae: AutoencoderKL, minutes: float, device: tor
             torch._foreach_lerp_(list(average.parameters()), list(parts.parameters()), 1 - decay)
         if time.monotonic() - last_save > 30:
             last_save = time.monotonic()
-            state = {"parts": parts.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
-            torch.save({**state, "seconds": time.monotonic() - start, "images": done}, checkpoint.with_suffix(".tmp"))
-            checkpoint.with_suffix(".tmp").replace(checkpoint)
+            _save_decoder(checkpoint, parts, average, optimiser, time.monotonic() - start, done)
             print(f"decoder {100 * share:3.0f}%  {done} pictures  {psnr(vae, held_out):.2f} dB", flush=True)
+    _save_decoder(checkpoint, parts, average, optimiser, time.monotonic() - start, done)
     parts.load_state_dict(average.state_dict())
     vae.eval()
     print(f"decoder done: {done} pictures, {psnr(vae, held_out):.2f} dB on held-out pictures", flush=True)
+
+
+def _save_decoder(
+    path: Path,
+    parts: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    seconds: float,
+    images: int,
+) -> None:
+    state = {"parts": parts.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
+    torch.save({**state, "seconds": seconds, "images": images}, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
 
 
 def _many_pictures(seeds: range, workers: int) -> np.ndarray:

@@ -240,7 +240,8 @@ class Engine:
         tokens = text.keywords[at]
         if state.keywords[i] is None and text.words[at]:
             word, tokens = regions.most_concentrated(text.words[at], seen.attention)
-            state.keywords[i] = Keyword(word, dict(state.text.words[i]).get(word, ()), "attention")
+            in_whole = dict(state.text.words[i]).get(word, ()) if state.watches_apart else tokens
+            state.keywords[i] = Keyword(word, in_whole, "attention")
         soft = state.recipe.mask_source.soft_map(seen, tokens)
         state.attention_maps.append(soft)
         return state.recipe.mask_source.region(soft, state.threshold, state.image)

@@ -48,6 +48,12 @@ def mask_to_image(mask: Tensor, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(levels).resize(size, Image.Resampling.NEAREST)
 
 
+def cut(soft: Tensor, threshold: float, size: tuple[int, int]) -> Image.Image:
+    """A soft map (h, w) upsampled to a picture of `size` (width, height): "L", 255 where it reaches `threshold`."""
+    fine = Image.fromarray(soft.float().cpu().numpy()).resize(size, Image.Resampling.BICUBIC)
+    return Image.fromarray((np.asarray(fine) >= threshold).astype(np.uint8) * np.uint8(255))
+
+
 def picture_mask(mask: Image.Image) -> Image.Image:
     """A caller's mask made binary: "L", 255 where it is at least 128."""
     return mask.convert("L").point(lambda level: 255 if level >= 128 else 0)

@@ -77,7 +77,8 @@ class GuidedAttention:
         guide = images.to_tensor(image, (width, height))[0].to(soft.device) / 2 + 0.5
         rough = F.interpolate(soft[None, None].float(), size=(height, width), mode="bicubic")[0, 0]
         fine = masks.guided_filter(rough, guide, choices.GUIDE_CELL, choices.GUIDE_EPSILON)
-        width, height = image.size
-        fine = F.interpolate(fine[None, None], size=(height, width), mode="bicubic")[0, 0]
-        drawn = images.mask_to_image(masks.binarise(fine, threshold) * soft.any(), image.size)
+        peak = float(fine.amax())
+        # In a flat place the filter may leave a small region nowhere above tau: then tau is a share of its peak.
+        cut = threshold if peak >= threshold else threshold * peak
+        drawn = images.cut(fine, cut, image.size) if soft.any() else Image.new("L", image.size)
         return Region.from_picture(drawn, (soft.shape[0], soft.shape[1]), soft.device)

@@ -20,6 +20,7 @@ class Region:
 
     mask: Tensor
     drawn: Image.Image | None = None
+    _read: dict[Size, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def from_picture(cls, mask: Image.Image, grid: Size, device: torch.device) -> Region:
@@ -28,9 +29,12 @@ class Region:
 
     def at(self, size: Size) -> Tensor:
         """M_i for a layer or the latent; a mask with a picture is read from it where that grid is finer."""
-        if self.drawn is not None and size[0] > self.mask.shape[0]:
-            return images.mask_to_grid(self.drawn, size).to(self.mask.device)
-        return masks.interpolate(self.mask, size)
+        if size not in self._read:
+            if self.drawn is not None and size[0] > self.mask.shape[0]:
+                self._read[size] = images.mask_to_grid(self.drawn, size).to(self.mask.device)
+            else:
+                self._read[size] = masks.interpolate(self.mask, size)
+        return self._read[size]
 
     def picture(self, size: tuple[int, int]) -> Image.Image:
         """The mask of a picture of `size` (width, height): "L", 255 = may change."""

@@ -53,6 +53,7 @@ def _evaluate(given: argparse.Namespace) -> int:
     judges = _judges({name: source for name in JUDGES if (source := sources[name])}, engine.device)
     interrupted = False
     try:
+        engine.warm_up()  # else the first edit's seconds would hold what is done once
         failed = run(items, methods, editor, judges, store)
     except KeyboardInterrupt:
         interrupted, failed = True, []

@@ -1,4 +1,4 @@
-"""One table from all results: a row for each method, means with 95% bootstrap intervals over the pictures."""
+"""One table from all results: a row for each method, means with 95% bootstrap intervals over the same pictures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,8 +28,18 @@ COLUMNS = (
     ("mask_iou", "mask IoU ↑", 3),
     ("seconds", "seconds ↓", 2),
 )
-Interval = tuple[float, float, float]
-Table = dict[str, dict[str, Interval]]
+
+
+class Mean(NamedTuple):
+    """A measure's mean over `pictures` pictures, with its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+    pictures: int
+
+
+Table = dict[str, dict[str, Mean | None]]  # by method and measure; None where no picture counts
 
 
 def write_summary(rows: Sequence[Row], folder: Path) -> str:
@@ -39,15 +50,19 @@ def write_summary(rows: Sequence[Row], folder: Path) -> str:
     (folder / "summary.md").write_text(text, encoding="utf-8")
     content = {
         method: {"pictures": counts[method]}
-        | {name: dict(zip(("mean", "low", "high"), interval, strict=True)) for name, interval in values.items()}
-        for method, values in table.items()
+        | {name: mean._asdict() for name, mean in means.items() if mean is not None}
+        for method, means in table.items()
     }
     (folder / "summary.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return text
 
 
 def tabulate(rows: Sequence[Row]) -> Table:
-    """Mean, low and high of every measure that a method has, by method."""
+    """The mean of every measure that a method has.
+
+    Methods are compared on the same pictures: a measure counts those that every method which has it has it for. So a
+    failed edit, or one that a method cannot do, takes its picture out of the column, for all methods.
+    """
     values: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     shares = preferences(rows)
     for row in rows:
@@ -56,14 +71,16 @@ def tabulate(rows: Sequence[Row]) -> Table:
             measures["seconds"] = row.seconds
         if (row.id, row.method) in shares:
             measures["pickscore"] = shares[row.id, row.method]
-        of_method = values[row.method]
-        for name, _, _ in COLUMNS:
-            if name in measures:
-                of_method[name][row.id] = measures[name]
-    return {
-        method: {name: bootstrap_interval(list(by_id.values()), list(by_id)) for name, by_id in of_method.items()}
-        for method, of_method in values.items()
-    }
+        for name, value in measures.items():
+            values[name][row.method][row.id] = value
+    table: Table = {row.method: {} for row in rows}
+    for name, _, _ in COLUMNS:
+        by_method = values[name]
+        common = sorted(set.intersection(*map(set, by_method.values()))) if by_method else []
+        for method, by_id in by_method.items():
+            interval = bootstrap_interval([by_id[picture] for picture in common], common)
+            table[method][name] = Mean(*interval, len(common)) if common else None
+    return table
 
 
 def preferences(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
@@ -87,20 +104,32 @@ def preferences(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
 
 
 def markdown(table: Table, counts: dict[str, int]) -> str:
-    """The table with the columns that any method has."""
-    columns = [column for column in COLUMNS if any(column[0] in values for values in table.values())]
+    """The table with the columns that any method has; below it, how many pictures its means are over."""
+    columns = [column for column in COLUMNS if any(column[0] in means for means in table.values())]
     lines = [
         "| " + " | ".join(["method", "pictures", *(heading for _, heading, _ in columns)]) + " |",
         "|" + "---|" * (2 + len(columns)),
     ]
-    for method, values in table.items():
-        cells = [_cell(values.get(name), decimals) for name, _, decimals in columns]
+    for method, means in table.items():
+        cells = [_cell(means.get(name), decimals) for name, _, decimals in columns]
         lines.append("| " + " | ".join([method, str(counts[method]), *cells]) + " |")
+    if columns:
+        lines += ["", _caption(table, columns)]
     return "\n".join(lines) + "\n"
 
 
-def _cell(interval: Interval | None, decimals: int) -> str:
-    if interval is None:
+def _caption(table: Table, columns: Sequence[tuple[str, str, int]]) -> str:
+    over = {
+        heading.rstrip(" ↑↓"): max(mean.pictures if (mean := means.get(name)) else 0 for means in table.values())
+        for name, heading, _ in columns
+    }
+    numbers = set(over.values())
+    each = str(*numbers) if len(numbers) == 1 else ", ".join(f"{heading} {number}" for heading, number in over.items())
+    return f"Means over the pictures that all methods with numbers in a column have in common: {each}."
+
+
+def _cell(mean: Mean | None, decimals: int) -> str:
+    if mean is None:
         return "-"
-    mean, low, high = (f"{value:.{decimals}f}" for value in interval)
-    return f"{mean} [{low}, {high}]"
+    estimate, low, high = (f"{value:.{decimals}f}" for value in mean[:3])
+    return f"{estimate} [{low}, {high}]"

@@ -22,8 +22,10 @@ from demo.data import REPORTED_SEED, TUNING_SEED
 from evaluation.ideas.self_attention import SelfAttentionSpread
 from evaluation.scenes import pictures, report, results, rows
 from evaluation.scenes.cases import Case, cases
-from evaluation.scenes.run import STEPS, Task, read, run
+from evaluation.scenes.results import Record
+from evaluation.scenes.run import STEPS, Task, append, key, read, run
 from foi_core.engine import Engine
+from foi_core.spec import PRESETS
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "out" / "eval"
@@ -41,61 +43,72 @@ def main() -> None:
     )
     parser.add_argument("--tuning", action="store_true", help="the scenes for choosing settings; nothing is committed")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="seeds a scene (default %(default)s)")
-    parser.add_argument("--rows", nargs="+", help="these rows alone (names as in the tables)")
+    parser.add_argument("--rows", nargs="+", help="these rows alone, and the short table; nothing is committed")
+    counts = list(COUNTS.values())
+    parser.add_argument(
+        "--scenes", nargs=4, type=int, default=counts, help=f"of --rows, with 1 to 4 instructions (default {counts})"
+    )
+    parser.add_argument("--out", type=Path, default=report.RESULTS, help="default: evaluation/results")
     parser.add_argument("--model", default="demo")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="bfloat16", help="of the networks (default %(default)s, the fastest)")
     args = parser.parse_args()
     engine = Engine.load(args.model, args.device, args.dtype)
-    if args.report:
-        draw(engine)
-        return
     watch_self_attention(engine)
-    path = WORK / f"{weights_digest(engine)}-{args.dtype}.jsonl"
+    meta = provenance(engine, args.dtype)
+    path = WORK / f"{meta['digest']}.jsonl"
     if args.quick:
         print(report.short(run(engine, tasks(rows.QUICK, cases(REPORTED_SEED, QUICK_COUNTS), 1), path)))
-    elif args.tuning:
-        chosen = cases(TUNING_SEED, COUNTS)
+    elif args.tuning or args.rows:
+        first = TUNING_SEED if args.tuning else REPORTED_SEED
+        chosen = cases(first, {k: count for k, count in enumerate(args.scenes, start=1) if count})
         print(report.short(run(engine, tasks(named(args.rows), chosen, args.samples), path)))
+    elif args.report:
+        draw(engine, args.out)
     else:
-        whole(engine, path, args)
+        whole(engine, meta, path, args.samples, args.out)
+        draw(engine, args.out)
 
 
-def whole(engine: Engine, path: Path, args: argparse.Namespace) -> None:
-    """The committed set: first one seed of everything, then the others."""
+def whole(engine: Engine, meta: dict[str, Any], path: Path, samples: int, out: Path) -> None:
+    """The committed set: first one seed of everything, then the others. What is in `out` already is not made again."""
     reported, swept = cases(REPORTED_SEED, COUNTS), cases(REPORTED_SEED, DIRECTION_COUNTS)
+    known = {key(record) for record in read(path)}
+    for file in (out / "rows.json", out / "directions.json"):
+        if file.exists():
+            committed, made_with = results.load(file)
+            if made_with["digest"] != meta["digest"]:
+                sys.exit(f"{file} was made with other weights or settings: remove {out}, or give another --out")
+            append(path, [record for record in committed if key(record) not in known])
     wanted = [
-        *tasks(named(args.rows), reported, 1),
-        *([] if args.rows else tasks(rows.DIRECTIONS, swept, 1)),
-        *tasks(named(args.rows), reported, args.samples),
+        *tasks(rows.ALL, reported, 1),
+        *tasks(rows.DIRECTIONS, swept, 1),
+        *tasks(rows.ALL, reported, samples),
     ]
     try:
-        run(engine, list(dict.fromkeys(wanted)), path)
+        run(engine, list({task.key: task for task in wanted}.values()), path)
     finally:
-        keep(engine, path, args.dtype, reported, swept)
-    draw(engine)
+        keep(read(path), meta, reported, swept, out)
 
 
-def draw(engine: Engine) -> None:
-    """Tables, plots and pictures from the committed results; the pictures' edits are made anew."""
-    records, _ = results.load(report.RESULTS / "rows.json")
-    pictures.galleries(engine, records, cases(REPORTED_SEED, COUNTS), report.RESULTS)
-    matrices = pictures.interference(engine, report.RESULTS)
-    rounded = {name: matrix.round(2).tolist() for name, matrix in matrices.items()}
-    (report.RESULTS / "interference.json").write_text(json.dumps(rounded) + "\n")
-    report.write()
-
-
-def keep(engine: Engine, path: Path, dtype: str, reported: list[Case], swept: list[Case]) -> None:
-    """What has been made so far, as committed results."""
-    done = read(path)
-    meta = provenance(engine, dtype)
+def keep(done: list[Record], meta: dict[str, Any], reported: list[Case], swept: list[Case], out: Path) -> None:
+    """What has been made so far, as files to commit."""
     for name, wanted, of in (("rows", rows.ALL, reported), ("directions", rows.DIRECTIONS, swept)):
         order = {row.name: i for i, row in enumerate(wanted)}
         seeds = {case.seed for case in of}
         records = [r for r in done if r["row"] in order and r["case"] in seeds]
         records.sort(key=lambda r: (order[r["row"]], r["sample"], r["case"]))
-        results.save(report.RESULTS / f"{name}.json", records, meta, [results.about(case) for case in of])
+        results.save(out / f"{name}.json", records, meta, [results.about(case) for case in of])
+
+
+def draw(engine: Engine, out: Path) -> None:
+    """Tables, plots and pictures from the files in `out`; the pictures' edits are made anew."""
+    records, _ = results.load(out / "rows.json")
+    pictures.galleries(engine, records, cases(REPORTED_SEED, COUNTS), out)
+    matrices = pictures.interference(engine, out)
+    rounded = {name: matrix.round(2).tolist() for name, matrix in matrices.items()}
+    (out / "interference.json").write_text(json.dumps(rounded) + "\n")
+    report.write(out)
 
 
 def named(names: list[str] | None) -> list[rows.Row]:
@@ -129,18 +142,25 @@ def weights_digest(engine: Engine) -> str:
 
 
 def provenance(engine: Engine, dtype: str) -> dict[str, Any]:
+    """What the edits are made with. `digest` changes with whatever changes all of them: weights, precision, defaults,
+    presets, steps. The code of one row is not in it: give a changed row another name."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    made_with = {
+        "weights": weights_digest(engine),
+        "dtype": dtype,
+        "device": engine.device,
+        "num_inference_steps": STEPS,
+        "defaults": vars(engine.defaults),
+        "presets": {name: vars(settings) for name, settings in PRESETS.items()},
+    }
     return {
         "commit": commit.stdout.strip(),
-        "model": engine.model,
-        "weights": weights_digest(engine),
-        "defaults": json.loads(json.dumps(vars(engine.defaults))),
-        "device": engine.device,
+        "digest": hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()[:12],
+        **made_with,
         "processor": platform.machine(),
-        "dtype": dtype,
         "torch": torch.__version__,
-        "num_inference_steps": STEPS,
-        "scenes": {"first_seed": REPORTED_SEED, "counts": COUNTS, "direction_counts": DIRECTION_COUNTS},
+        "scenes": {"first_seed": REPORTED_SEED, "single": COUNTS[1], "of_2_to_4": [COUNTS[k] for k in (2, 3, 4)]},
+        "direction_scenes": list(DIRECTION_COUNTS.values()),
     }
 
 

@@ -77,6 +77,10 @@ def _all_succeed(record: Record) -> Values:
     return [min(judged)] if judged else []
 
 
+def _all_succeed_free(record: Record) -> Values:
+    return _all_succeed({**record, "errors": record["errors_free"]})
+
+
 def _outside(field: str, number: str) -> Callable[[Record], Values]:
     return lambda record: [record[field][number]]
 
@@ -94,6 +98,7 @@ def _field(name: str) -> Callable[[Record], Values]:
 ALL = Column("all done, %", _all_succeed, scale=100)
 EACH = Column("each done, %", _each_success, scale=100)
 ONE_EDIT = ALL.where(single, "one edit, %")
+ALL_FREE = Column("all done before compositing, %", _all_succeed_free, scale=100)
 ALL_OF_MANY = ALL.where(several, "all of k ≥ 2, %")
 EACH_OF_MANY = EACH.where(several, "each of k ≥ 2, %")
 
@@ -113,4 +118,3 @@ SKY_IOU = IOU.where(lambda record: list(record["kinds"]) == ["sky"], "IoU, sky")
 GROUND_IOU = IOU.where(lambda record: list(record["kinds"]) == ["ground"], "IoU, ground")
 
 UNET_ROWS = Column("UNet rows", _field("unet_rows"))
-SECONDS = Column("seconds", _field("seconds"), digits=2)

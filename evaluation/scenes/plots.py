@@ -64,7 +64,7 @@ def curves(methods: Mapping[str, Mapping[float, Sequence[Record]]], path: Path) 
             _note(axis, f"{s:g}", done[0][i], kept[0][i], colour, place, fontsize=9, ha="right" if last else "left")
         ends.append((method, done[0][-1], kept[0][-1], colour))
     axis.set_xlabel("edits with everything done, %  (at the points: text guidance $s_T$)")
-    axis.set_ylabel("PSNR outside before compositing,\nto the VAE's round trip, dB (median)")
+    axis.set_ylabel("PSNR away from the regions, dB (median)")
     axis.margins(0.08)
     _name_lines(axis, ends)
     _save(figure, path)
@@ -89,7 +89,7 @@ def sweeps(records: Sequence[Record], panels: Mapping[str, tuple[Sweep, Sequence
         below.set_xticks(range(len(names)), sweep.values)
         below.set_xlabel(setting)
     grid[0][0].set_ylabel("everything done, %", color=BLUE)
-    grid[1][0].set_ylabel("PSNR outside, dB", color=ORANGE)
+    grid[1][0].set_ylabel("PSNR away from the regions, dB", color=ORANGE)
     _save(figure, path)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,17 +18,22 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 
 def short(records: list[Record]) -> str:
-    """The table of `make eval-quick`."""
+    """The tables of `make eval-quick` and of single rows."""
     shown = (columns.ONE_EDIT, columns.ALL_OF_MANY, columns.PSNR, columns.PSNR_FREE, columns.IOU, columns.UNET_ROWS)
-    return tables.table(records, shown)
+    kinds = tables.by_kind_table(records, list(tables.by_row(records)))
+    return f"{tables.table(records, shown)}\nSingle edits, by kind:\n\n{kinds}"
 
 
-def write() -> None:
-    """tables.md and the plots, from rows.json, directions.json and interference.json."""
-    records, meta = results.load(RESULTS / "rows.json")
-    swept, _ = results.load(RESULTS / "directions.json")
+def write(out: Path) -> None:
+    """tables.md and the plots in `out`, from rows.json, directions.json and interference.json there.
+
+    Only rows that have edited every scene, and only seeds that all of these rows have edited every scene with.
+    """
+    records, meta = results.load(out / "rows.json")
+    swept, _ = results.load(out / "directions.json")
+    records, swept = whole(records), whole(swept)
     present = {record["row"] for record in records}
-    main = [rows.IP2P.name, rows.SEQUENTIAL.name, rows.FAITHFUL.name, rows.FOI.name, rows.BEST.name]
+    main = [row.name for row in (rows.IP2P, rows.SEQUENTIAL, rows.FAITHFUL, rows.FOI, rows.BEST)]
     parts = [
         "# Results\n",
         "Made by `make eval`; from the JSON files beside it again by `python -m evaluation.scenes --report`.\n",
@@ -49,21 +56,28 @@ def write() -> None:
         "## The paper's directions\n",
         _directions(records, swept),
         "## Which instruction changes which region\n",
-        _interference(),
+        _interference(out),
     ]  # fmt: skip
-    (RESULTS / "tables.md").write_text("\n".join(parts))
-    _plots(records, swept, [row.name for row in rows.ALL if row.name in present])
+    (out / "tables.md").write_text("\n".join(parts))
+    _plots(records, swept, [row.name for row in rows.ALL if row.name in present], out)
 
 
-def _about(records: Iterable[Record], meta: dict[str, object]) -> str:
-    samples = {(r["row"], r["sample"]) for r in records}
-    seeds = sorted({len([1 for row, _ in samples if row == name]) for name in {row for row, _ in samples}})
-    scenes = len({r["case"] for r in records})
-    told = ("commit", "weights", "device", "dtype", "torch", "num_inference_steps")
-    named = ", ".join(f"{name} {meta[name]}" for name in told)
-    each = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+def whole(records: Sequence[Record]) -> list[Record]:
+    """The records of rows that edited every scene, with seeds that all of these rows edited every scene with."""
+    scenes = len({record["case"] for record in records})
+    edited = Counter((record["row"], record["sample"]) for record in records)
+    complete = {row for (row, sample), count in edited.items() if sample == 0 and count == scenes}
+    samples = {sample for _, sample in edited if all(edited[row, sample] == scenes for row in complete)}
+    return [record for record in records if record["row"] in complete and record["sample"] in samples]
+
+
+def _about(records: Sequence[Record], meta: dict[str, Any]) -> str:
+    told = ("commit", "weights", "device", "dtype", "torch", "num_inference_steps", "defaults")
+    named = "; ".join(f"{name} {meta[name]}" for name in told)
+    scenes, seeds = (len({record[name] for record in records}) for name in ("case", "sample"))
     return (
-        f"{scenes} reported scenes ({meta['scenes']}), {each} seeds a scene, shared by all rows. {named}.\n"
+        f"{scenes} reported scenes, {seeds} {'seed' if seeds == 1 else 'seeds'} a scene, shared by all rows; keywords "
+        f"are the scenes' own except where a row says otherwise. Made with {named}.\n\n"
         "Brackets: 95% bootstrap intervals by scene.\n"
     )
 
@@ -95,8 +109,8 @@ def _change_inside(record: Record) -> columns.Values:
 CHANGE_INSIDE = columns.Column("change inside", _change_inside, np.mean, 1).where(columns.single, "change inside")
 
 
-def _interference() -> str:
-    path = RESULTS / "interference.json"
+def _interference(out: Path) -> str:
+    path = out / "interference.json"
     if not path.exists():
         return "Not measured yet.\n"
     matrices = {name: np.array(matrix) for name, matrix in json.loads(path.read_text()).items()}
@@ -107,22 +121,22 @@ def _interference() -> str:
     )
 
 
-def _plots(records: list[Record], swept: list[Record], present: list[str]) -> None:
-    plots.bars(records, RESULTS / "rows.png", names=present)
+def _plots(records: list[Record], swept: list[Record], present: list[str], out: Path) -> None:
+    plots.bars(records, out / "rows.png", names=present)
     found = [rows.FAITHFUL.name, rows.FOI.name, rows.BEST.name]
-    plots.ious(records, found, RESULTS / "ious.png")
+    plots.ious(records, found, out / "ious.png")
     panels = {
         "mask taken at, share of the run": (d.TABLE_3, _names(rows.TABLE_3)),
         "modulated until": (d.TABLE_4, _names(rows.TABLE_4)),
         "disentangled until": (d.TABLE_5, _names(rows.TABLE_5)),
     }
-    plots.sweeps(swept, panels, RESULTS / "sweeps.png")
+    plots.sweeps(swept, panels, out / "sweeps.png")
     by_row = tables.by_row(swept)
     curves = {
         row.name: {scale: by_row[one.name] for scale, one in zip(rows.TEXT_SCALES, of, strict=True)}
         for row, of in rows.SCALES.items()
     }
-    plots.curves(curves, RESULTS / "curves.png")
+    plots.curves(curves, out / "curves.png")
 
 
 def _names(of: Iterable[rows.Row]) -> list[str]:

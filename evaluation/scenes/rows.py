@@ -24,9 +24,10 @@ Masks = Literal["found", "true", "diffedit"]
 class Row:
     """One way of editing. `recipe` None is plain IP2P; `settings` are fields of EditSpec.
 
-    `masks`: found by the recipe; the true regions; or DiffEdit's. `pasted`: the input is put back outside the masks.
-    `one_by_one`: each sub-instruction is an edit of its own, of the result before it. `nothing`: no edit at all.
-    `intensity` is the first sub-instruction's alpha.
+    `masks`: found by the recipe; the true regions; or DiffEdit's. Where there are masks, the recipe's compositor puts
+    the input back outside. `keywords`: the scene's own, or found by the rule as the service does. `one_by_one`: each
+    sub-instruction is an edit of its own, of the result before it. `nothing`: no edit at all. `intensity` is the first
+    sub-instruction's alpha.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Row:
     recipe: Recipe | None = None
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     masks: Masks = "found"
-    pasted: bool = True
+    keywords: Literal["true", "rule"] = "true"
     one_by_one: bool = False
     nothing: bool = False
     intensity: float = 1.0
@@ -53,7 +54,9 @@ NOTHING = Row("no edit", "The input as it is: what doing nothing scores.", nothi
 IP2P = Row("IP2P", "Plain InstructPix2Pix, from the picture with 80% noise.")
 PASTE = Row("IP2P + paste", "IP2P, its result pasted into the input inside the default's masks.", DEFAULT, NO_FOCUS)
 SEQUENTIAL = Row("IP2P one by one", "One IP2P edit after another, a sub-instruction each.", one_by_one=True)
-FAITHFUL = Row("FoI, paper", "The faithful reading: preset paper.", PAPER, {"preset": "paper"})
+FAITHFUL = Row(
+    "FoI, paper", "The faithful reading: preset paper (and pasted, as all rows with masks).", PAPER, {"preset": "paper"}
+)
 FOI = Row("FoI, paper, tau .0001", "The faithful reading with tau for this model's maps.", PAPER, TUNED)
 TRUE = Row("FoI, paper, true masks", "The faithful reading inside the true regions.", PAPER, TUNED, masks="true")
 BEST = Row("FoI, default", "Preset default.", DEFAULT)
@@ -87,6 +90,8 @@ IDEAS = (
 
 CHOICES = (
     Row("default, true masks", "The default inside the true regions.", DEFAULT, masks="true"),
+    Row("default, rule's keywords", "The default as the service runs it: the rule finds the keywords.",
+        DEFAULT, keywords="rule"),
     Row("default, Eq. 3", "The default with the paper's modulation.",
         replace(DEFAULT, attention=cross_condition_modulation)),
     Row("default, whole inside", "The null branch's attention outside, the whole instruction's inside.",

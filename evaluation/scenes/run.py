@@ -41,6 +41,11 @@ class Task:
         return self.row.name, self.case.seed, self.sample
 
 
+def key(record: Record) -> tuple[str, int, int]:
+    """Its task's key."""
+    return record["row"], record["case"], record["sample"]
+
+
 def seed_of(case: Case, sample: int) -> int:
     """The edit's own seed: the same for every row."""
     return (case.seed * 16 + sample) % 2**32
@@ -48,7 +53,7 @@ def seed_of(case: Case, sample: int) -> int:
 
 def run(engine: Engine, tasks: Iterable[Task], path: Path, quiet: bool = False) -> list[Record]:
     """Every task's record, from `path` (JSON Lines) where it is already there; new ones are appended as they come."""
-    done = {(r["row"], r["case"], r["sample"]): r for r in read(path)}
+    done = {key(record): record for record in read(path)}
     wanted = list(tasks)
     missing = [task for task in wanted if task.key not in done]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +65,12 @@ def run(engine: Engine, tasks: Iterable[Task], path: Path, quiet: bool = False) 
             bar.update()
             bar.set_description(task.row.name[:28].ljust(28))
     return [done[task.key] for task in wanted]
+
+
+def append(path: Path, records: Iterable[Record]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
 
 
 def _records(engine: Engine, tasks: list[Task]) -> Iterator[tuple[Task, Record]]:
@@ -82,13 +93,12 @@ def read(path: Path) -> list[Record]:
 
 @dataclass
 class _Flight:
-    """A task's edit in the batch; of one that goes one by one, `parts` are done at the cost of `rows` and `seconds`."""
+    """A task's edit in the batch; of one that goes one by one, `parts` are done at the cost of `rows`."""
 
     task: Task
     state: EditState
     parts: int = 0
     rows: int = 0
-    seconds: float = 0.0
 
 
 def edits(engine: Engine, tasks: Iterable[Task]) -> Iterator[tuple[Task, EditResult]]:
@@ -106,19 +116,20 @@ def edits(engine: Engine, tasks: Iterable[Task]) -> Iterator[tuple[Task, EditRes
         results = engine.finish([f.state for f in landed]) if landed else []
         for flight, result in zip(landed, results, strict=True):
             flight.parts += 1
-            flight.rows, flight.seconds = flight.rows + result.unet_rows, flight.seconds + result.seconds
+            flight.rows += result.unet_rows
             if flight.task.row.one_by_one and flight.parts < len(flight.task.case.edits):
                 flight.state = admit(engine, flight.task, np.asarray(result.image), flight.parts)
                 flying.append(flight)
             else:
-                yield flight.task, replace(result, unet_rows=flight.rows, seconds=flight.seconds)
+                yield flight.task, replace(result, unet_rows=flight.rows)
 
 
 def admit(engine: Engine, task: Task, source: np.ndarray, part: int = 0) -> EditState:
     """The edit of `source`; of a task that goes one by one, its sub-instruction `part` alone."""
     row, case = task.row, task.case
     seed, image = seed_of(case, task.sample), Image.fromarray(source)
-    parts = tuple(SubInstruction(edit.instruction, edit.keyword) for edit in case.edits)
+    named = row.keywords == "true"
+    parts = tuple(SubInstruction(edit.instruction, edit.keyword if named else None) for edit in case.edits)
     parts = (replace(parts[0], intensity=row.intensity), *parts[1:])
     if row.one_by_one:
         parts = parts[part : part + 1]
@@ -142,7 +153,7 @@ def measure(engine: Engine, task: Task, result: EditResult) -> Record:
     masks = [np.asarray(mask) > 0 for mask in result.masks]
     free = np.asarray(result.image, dtype=float)
     record = _pictures(engine, task, free, delivered(task, result))
-    record |= {"unet_rows": result.unet_rows, "seconds": round(result.seconds, 3)}
+    record["unet_rows"] = result.unet_rows
     if masks:
         pairs = list(zip(masks, case.regions, strict=True))
         record["iou"] = _short([metrics.iou(mask, truth) for mask, truth in pairs])
@@ -155,14 +166,14 @@ def measure(engine: Engine, task: Task, result: EditResult) -> Record:
 def delivered(task: Task, result: EditResult) -> np.ndarray:
     """The picture that a caller gets: after compositing, (128, 128, 3) in 0..255."""
     recipe, image = task.row.recipe, result.image
-    if recipe is not None and result.masks and task.row.pasted:
+    if recipe is not None and result.masks:
         image = recipe.compositor(image, Image.fromarray(task.case.source), images.union(list(result.masks)))
     return np.asarray(image, dtype=float)
 
 
 def no_edit(engine: Engine, task: Task) -> Record:
     source = task.case.source.astype(float)
-    return {**_pictures(engine, task, source, source), "unet_rows": 0, "seconds": 0.0}
+    return {**_pictures(engine, task, source, source), "unet_rows": 0}
 
 
 def _pictures(engine: Engine, task: Task, free: np.ndarray, final: np.ndarray) -> Record:
@@ -172,7 +183,7 @@ def _pictures(engine: Engine, task: Task, free: np.ndarray, final: np.ndarray) -
         "row": task.row.name,
         "case": case.seed,
         "sample": task.sample,
-        "kinds": case.kinds,
+        "kinds": list(case.kinds),
         "errors": _short([metrics.success_error(final, case.source, case.target, c) for c in case.changed]),
         "errors_free": _short([metrics.success_error(free, case.source, case.target, c) for c in case.changed]),
         "outside": _short(metrics.outside(final, case.source, case.union)),

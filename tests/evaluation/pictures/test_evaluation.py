@@ -15,6 +15,7 @@ from evaluation.pictures.cli import main
 from evaluation.pictures.data import Item
 from evaluation.pictures.methods import Editor, Method, Outcome
 from evaluation.pictures.pictures import open_picture
+from foi_core.engine import Engine
 from tests.evaluation.pictures.conftest import Write
 
 FIRST = {
@@ -70,7 +71,7 @@ def test_every_method_is_measured_and_its_pictures_and_masks_are_there(
     assert "CLIP" not in shown.out
     assert "no weights given for --clip, --dino, --pickscore" in shown.err
     assert summary(data)["foi"]["pictures"] == 2
-    assert summary(data)["foi"]["mae_outside"].keys() == {"mean", "low", "high"}
+    assert summary(data)["foi"]["mae_outside"].keys() == {"mean", "low", "high", "pictures"}
 
 
 def test_a_missing_picture_is_named_by_its_line_and_the_rest_is_evaluated(
@@ -97,6 +98,26 @@ def test_without_a_single_good_line_nothing_starts(
 ) -> None:
     assert evaluate(write(b"{"), model) == 2
     assert "no line that can be evaluated" in capsys.readouterr().err
+
+
+def test_the_engine_is_warm_before_the_first_edit_that_is_timed(
+    write: Write, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    warm_up, edit = Engine.warm_up, Editor.edit
+
+    def warmed(self: Engine) -> None:
+        warm_up(self)
+        happened.append("warm")
+
+    def edited(self: Editor, method: Method, item: Item) -> Outcome:
+        happened.append(method)
+        return edit(self, method, item)
+
+    monkeypatch.setattr(Engine, "warm_up", warmed)
+    monkeypatch.setattr(Editor, "edit", edited)
+    assert evaluate(write(SECOND), model, "--methods", "ip2p", "foi") == 0
+    assert happened == ["warm", "ip2p", "foi"]
 
 
 def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:

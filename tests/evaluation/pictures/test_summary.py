@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,10 @@ def row(name: str, method: Method, **measures: float) -> Row:
 
 def test_a_mean_stands_with_its_interval_over_the_pictures() -> None:
     table = tabulate([row(str(i), "foi", clip_i=0.8 + 0.2 * (i % 2)) for i in range(20)])
-    mean, low, high = table["foi"]["clip_i"]
+    found = table["foi"]["clip_i"]
+    assert found is not None
+    mean, low, high, pictures = found
+    assert pictures == 20
     assert mean == pytest.approx(0.9)
     assert 0.8 < low < 0.9 < high < 1
 
@@ -45,4 +49,32 @@ def test_columns_that_nobody_has_are_left_out_and_gaps_are_dashes(tmp_path: Path
         "|---|---|---|---|---|",
         "| ip2p | 1 | 2.00 [2.00, 2.00] | - | 1.50 [1.50, 1.50] |",
         "| foi | 1 | 1.00 [1.00, 1.00] | 0.500 [0.500, 0.500] | 1.50 [1.50, 1.50] |",
+        "",
+        "Means over the pictures that all methods with numbers in a column have in common: 1.",
     ]
+
+
+def test_methods_are_averaged_over_the_pictures_that_all_of_them_have(tmp_path: Path) -> None:
+    """ "b" failed by diffedit: it would have made ip2p look worse. The source has no seconds, and so no say in them."""
+    rows = [replace(row(name, "source", clip_i=1.0), seconds=None) for name in "abc"]
+    rows += [row("a", "ip2p", clip_i=0.8), row("b", "ip2p", clip_i=0.2), row("c", "ip2p", clip_i=0.6)]
+    rows += [row("a", "diffedit", clip_i=0.7, mask_iou=0.5), row("c", "diffedit", clip_i=0.9)]
+    table = tabulate(rows)
+    means = {
+        method: {name: mean and (mean.mean, mean.pictures) for name, mean in of.items()} for method, of in table.items()
+    }
+    assert means == {
+        "source": {"clip_i": (1.0, 2)},
+        "ip2p": {"clip_i": (pytest.approx(0.7), 2), "seconds": (1.5, 2)},
+        "diffedit": {"clip_i": (pytest.approx(0.8), 2), "mask_iou": (0.5, 1), "seconds": (1.5, 2)},
+    }
+    text = write_summary(rows, tmp_path)
+    assert "| ip2p | 3 | 0.7000" in text
+    assert text.endswith("have in common: CLIP-I 2, mask IoU 1, seconds 2.\n")
+
+
+def test_without_a_common_picture_there_is_no_mean_and_the_caption_says_so(tmp_path: Path) -> None:
+    rows = [row("a", "ip2p", clip_i=0.8), row("b", "foi", clip_i=0.9, mask_iou=0.5)]
+    text = write_summary(rows, tmp_path)
+    assert "| foi | 1 | - | 0.500 [0.500, 0.500] | - |" in text
+    assert text.endswith("have in common: CLIP-I 0, mask IoU 1, seconds 0.\n")

@@ -19,7 +19,6 @@ def record(row: str, case: int, kinds: str, errors: list[float | None], **other:
         "ring": 2.0,
         "leakage": 0.125,
         "unet_rows": 240,
-        "seconds": 0.5,
         "size": None,
         "has_twin": False,
     }

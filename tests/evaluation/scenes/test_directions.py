@@ -83,9 +83,11 @@ def test_the_papers_numbers_stand_beside_ours_with_a_verdict_on_each() -> None:
     text = d.direction_table(records, d.TABLE_3, names)
     header, _, first, *_ = text.splitlines()
     assert header.count("|") == 6
+    assert "our median PSNR away from the regions, dB" in header
     assert first == "| 0 | 0.9260 | 40.2 [40.0, 40.4] | 0.1745 | 100 |"
     assert text.endswith(
-        "Table 3: preservation **agree** (-1.00 [-1.00, -1.00] dB from one setting to the next); "
+        "Table 3, by the slopes of our means: "
+        "preservation **agree** (-1.00 [-1.00, -1.00] dB from one setting to the next); "
         "obedience **flat** (+0.00 [+0.00, +0.00] points from one setting to the next).\n"
     )
 
