@@ -117,8 +117,8 @@ SPEC_FIELDS = (
         {
             "type": "string",
             "examples": ["0.5", "0.4-0.7"],
-            "description": "tau, 0 to 1, of the preset's soft map: a number, or a range `low-high` that it is drawn from by "
-            "the seed; higher makes smaller masks. Default: the preset's, or the model's own.",
+            "description": "tau, 0 to 1, of the preset's soft map: a number, or a range `low-high` that it is drawn "
+            "from by the seed; higher makes smaller masks. Default: the preset's, or the model's own.",
         },
     ),
     Field(
