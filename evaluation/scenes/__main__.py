@@ -144,7 +144,7 @@ def weights_digest(engine: Engine) -> str:
 def provenance(engine: Engine, dtype: str) -> dict[str, Any]:
     """What the edits are made with. `digest` changes with whatever changes all of them: weights, precision, defaults,
     presets, steps. The code of one row is not in it: give a changed row another name."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    changed = _git("status", "--porcelain", "--", ".", ":!evaluation/results")
     made_with = {
         "weights": weights_digest(engine),
         "dtype": dtype,
@@ -154,7 +154,7 @@ def provenance(engine: Engine, dtype: str) -> dict[str, Any]:
         "presets": {name: vars(settings) for name, settings in PRESETS.items()},
     }
     return {
-        "commit": commit.stdout.strip(),
+        "commit": _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else ""),
         "digest": hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()[:12],
         **made_with,
         "processor": platform.machine(),
@@ -162,6 +162,11 @@ def provenance(engine: Engine, dtype: str) -> dict[str, Any]:
         "scenes": {"first_seed": REPORTED_SEED, "single": COUNTS[1], "of_2_to_4": [COUNTS[k] for k in (2, 3, 4)]},
         "direction_scenes": list(DIRECTION_COUNTS.values()),
     }
+
+
+def _git(*arguments: str) -> str:
+    """Its output; empty outside a checkout."""
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":
