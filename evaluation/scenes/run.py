@@ -57,13 +57,16 @@ def run(engine: Engine, tasks: Iterable[Task], path: Path, quiet: bool = False) 
     wanted = list(tasks)
     missing = [task for task in wanted if task.key not in done]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file, tqdm(total=len(missing), unit="edit", disable=quiet, smoothing=0.05) as bar:
+    with (
+        path.open("a") as file,
+        tqdm(total=len(missing), unit="edit", disable=quiet, smoothing=0.05, mininterval=1) as bar,
+    ):
         for task, record in _records(engine, missing):
             file.write(json.dumps(record) + "\n")
             file.flush()
             done[task.key] = record
             bar.update()
-            bar.set_description(task.row.name[:28].ljust(28))
+            bar.set_description(task.row.name[:28].ljust(28), refresh=False)
     return [done[task.key] for task in wanted]
 
 
