@@ -1,4 +1,5 @@
-"""The training's curves: `python -m demo.curves` draws docs/training.png from demo/model/log.jsonl."""
+"""The training's curves: `python -m demo.curves` draws docs/training.png from demo/model/log.jsonl, and the ablation
+without attention supervision (`demo.train --attention-weight 0`) from demo/model/ablation.jsonl beside it."""
 
 from __future__ import annotations
 
@@ -18,18 +19,26 @@ PANELS = {
 }
 
 
-def draw(log: Path, picture: Path) -> None:
-    """One panel a figure, over thousands of samples."""
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+COLOURS = ("#2a5db0", "#c2571a")
+
+
+def draw(logs: dict[str, Path], picture: Path) -> None:
+    """One panel a figure, over thousands of samples; a line for each log."""
     figure, axes = plt.subplots(1, len(PANELS), figsize=(4 * len(PANELS), 3.2), layout="constrained")
     for axis, (name, title) in zip(axes, PANELS.items(), strict=True):
-        axis.plot([line["samples"] / 1000 for line in lines], [line[name] for line in lines], color="#2a5db0")
+        for (label, log), colour in zip(logs.items(), COLOURS, strict=True):
+            lines = [json.loads(line) for line in log.read_text().splitlines()]
+            samples = [line["samples"] / 1000 for line in lines]
+            axis.plot(samples, [line[name] for line in lines], color=colour, label=label)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("thousand samples")
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
+    axes[-1].legend(frameon=False)
     figure.savefig(picture, dpi=100)
 
 
 if __name__ == "__main__":
-    draw(ROOT / "model" / "log.jsonl", ROOT.parent / "docs" / "training.png")
+    model = ROOT / "model"
+    logs = {"as bundled": model / "log.jsonl", "without attention supervision": model / "ablation.jsonl"}
+    draw(logs, ROOT.parent / "docs" / "training.png")
