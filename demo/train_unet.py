@@ -27,6 +27,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from demo.data import EDITS_PER_SCENE, load_shards
 from demo.edits import vocabulary
 from demo.models import LATENT_SCALING, MAX_TOKENS, build_scheduler, build_text_encoder, build_tokenizer, build_unet
+from demo.train_vae import write_state
 from foi_core import masks
 
 BATCH = 16
@@ -307,7 +308,6 @@ def save(
     progress: Progress,
     attention_weight: float,
 ) -> None:
-    temporary = path.with_suffix(".tmp")
     state = {
         "networks": networks.state_dict(),
         "average": average.state_dict(),
@@ -315,8 +315,7 @@ def save(
         "progress": vars(progress),
         "attention_weight": attention_weight,
     }
-    torch.save(state, temporary)
-    temporary.replace(path)
+    write_state(path, state)
 
 
 def load_bundle_weights(networks: DemoNetworks, bundle: Path) -> None:

@@ -9,6 +9,7 @@ import copy
 import time
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,6 +125,11 @@ def refine_decoder(folder: Path, vae: AutoencoderKL, minutes: float, device: tor
                 [vae.encode(to_tensor(b, device)).latent_dist.mode() for b in np.split(seen, len(seen) // 50)]
             )
     start, last_save = time.monotonic() - spent, time.monotonic()
+
+    def save_decoder() -> None:
+        state = {"parts": parts.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
+        write_state(checkpoint, {**state, "seconds": time.monotonic() - start, "images": done})
+
     while (spent := time.monotonic() - start) < 60 * minutes:
         share = spent / (60 * minutes)
         rows = np.random.randint(len(seen), size=BATCH)
@@ -145,25 +151,12 @@ def refine_decoder(folder: Path, vae: AutoencoderKL, minutes: float, device: tor
             torch._foreach_lerp_(list(average.parameters()), list(parts.parameters()), 1 - decay)
         if time.monotonic() - last_save > 30:
             last_save = time.monotonic()
-            _save_decoder(checkpoint, parts, average, optimiser, time.monotonic() - start, done)
+            save_decoder()
             print(f"decoder {100 * share:3.0f}%  {done} pictures  {psnr(vae, held_out):.2f} dB", flush=True)
-    _save_decoder(checkpoint, parts, average, optimiser, time.monotonic() - start, done)
+    save_decoder()
     parts.load_state_dict(average.state_dict())
     vae.eval()
     print(f"decoder done: {done} pictures, {psnr(vae, held_out):.2f} dB on held-out pictures", flush=True)
-
-
-def _save_decoder(
-    path: Path,
-    parts: nn.Module,
-    average: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    seconds: float,
-    images: int,
-) -> None:
-    state = {"parts": parts.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
-    torch.save({**state, "seconds": seconds, "images": images}, path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").replace(path)
 
 
 def _many_pictures(seeds: range, workers: int) -> np.ndarray:
@@ -215,6 +208,11 @@ def _save(
     state = {"vae": vae.state_dict(), "seconds": seconds, "images": images, "finished": finished}
     if not finished:
         state["optimiser"] = optimiser.state_dict()
+    write_state(path, state)
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """A checkpoint that is whole or not there."""
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
     temporary.replace(path)

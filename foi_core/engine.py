@@ -157,7 +157,7 @@ class Engine:
 
         clean = schedule.denoised(latents, prediction, sigma, model.scheduler.config.prediction_type)
         for i, state in enumerate(states):
-            if state.regions is not None:
+            if state.regions is not None and state.recipe.outside is not None:
                 source = state.image_latents[0] * model.vae.config.scaling_factor
                 clean[i] = state.recipe.outside(clean[i], source, state.regions.union(state.latent_size))
         noise = torch.cat([_noise(s.latents, s.generator) for s in states])

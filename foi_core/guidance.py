@@ -29,11 +29,6 @@ OutsidePolicy = Callable[[Tensor, Tensor, Tensor], Tensor]
 towards; all (..., C, h, w), M_union (h, w) of zeros and ones, whatever the step."""
 
 
-def free_outside(clean: Tensor, source: Tensor, M_union: Tensor) -> Tensor:  # noqa: ARG001  a policy's signature
-    """The paper's: outside the regions the sampler goes where Eq. 9 leads, which is near the picture."""
-    return clean
-
-
 def source_outside(clean: Tensor, source: Tensor, M_union: Tensor) -> Tensor:
     """Outside the regions the sampler is led to the picture's own latents (Blended Diffusion, Avrahami et al. 2022)."""
     return torch.lerp(source, clean, M_union)

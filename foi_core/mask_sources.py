@@ -39,8 +39,15 @@ class MaskSource(Protocol):
         ...
 
 
+class InCells:
+    """A soft map cut at tau in its own cells."""
+
+    def region(self, soft: Tensor, threshold: float, image: Image.Image) -> Region:  # noqa: ARG002  cells only
+        return Region(masks.binarise(soft, threshold))
+
+
 @dataclass(frozen=True)
-class KeywordAttention:
+class KeywordAttention(InCells):
     """The paper's: A[e_i] smoothed, squared and normalised `gamma` times, then cut at tau in the map's own cells.
 
     With `gamma` 0 it is only normalised.
@@ -54,9 +61,6 @@ class KeywordAttention:
             return seen.attention.new_zeros(seen.attention.shape[:2])
         smooth = masks.smooth(masks.keyword_map(seen.attention, list(tokens)))
         return masks.enhance(smooth, self.gamma) if self.gamma else masks.normalise(smooth)
-
-    def region(self, soft: Tensor, threshold: float, image: Image.Image) -> Region:  # noqa: ARG002  cells only
-        return Region(masks.binarise(soft, threshold))
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ class Recipe:
     """Where masks come from, what attention and sampling do with them, and how the result is put together.
 
     `apart`: each of several sub-instructions is also encoded by itself, as if it were the whole instruction: for the
-    masks, in a row of its own at the mask step, and for the attention policy. `attention` None leaves it as it is.
+    masks, in a row of its own at the mask step, and for the attention policy. `attention` None leaves it as it is;
+    `outside` None (the paper's) leaves the sampler free there: it goes where Eq. 9 leads, near the picture.
     """
 
     mask_source: MaskSource = KeywordAttention()  # noqa: RUF009  frozen
     attention: attention.AttentionPolicy | None = attention.cross_condition_modulation
     apart: bool = False
-    outside: guidance.OutsidePolicy = guidance.free_outside
+    outside: guidance.OutsidePolicy | None = None
     compositor: Compositor = images.composite
 
 

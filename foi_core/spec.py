@@ -53,7 +53,7 @@ class SubInstruction:
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not self.text.strip():
             raise InvalidParameter("text", self.text, "a sentence that says what to change")
-        if not self.text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in self.text):
+        if any("\ud800" <= letter <= "\udfff" for letter in self.text):
             raise InvalidParameter("text", ascii(self.text), "text without halves of surrogate pairs")
         if len(self.text) > MAX_TEXT_LENGTH:
             raise InvalidParameter("text", self.text, f"at most {MAX_TEXT_LENGTH} characters")

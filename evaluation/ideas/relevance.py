@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from foi_core import masks
-from foi_core.mask_sources import KeywordAttention, Seen
-from foi_core.regions import Region
+from foi_core.mask_sources import InCells, KeywordAttention, Seen
 
 
 def relevance(difference: Tensor) -> Tensor:
@@ -24,18 +22,15 @@ def relevance(difference: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Relevance:
+class Relevance(InCells):
     """The relevance map alone: no keyword needed."""
 
     def soft_map(self, seen: Seen, tokens: tuple[int, ...]) -> Tensor:  # noqa: ARG002  needs no keyword
         return relevance(seen.difference)
 
-    def region(self, soft: Tensor, threshold: float, image: Image.Image) -> Region:  # noqa: ARG002  cells only
-        return Region(masks.binarise(soft, threshold))
-
 
 @dataclass(frozen=True)
-class RelevanceTimesAttention:
+class RelevanceTimesAttention(InCells):
     """Both must point at a place: the geometric mean of the relevance map and the keyword's attention map."""
 
     attention: KeywordAttention = KeywordAttention(gamma=0)  # noqa: RUF009  frozen
@@ -44,6 +39,3 @@ class RelevanceTimesAttention:
         attended, relevant = self.attention.soft_map(seen, tokens), relevance(seen.difference)
         fine = F.interpolate(attended[None, None], size=relevant.shape, mode="bilinear")[0, 0]
         return masks.normalise((fine * relevant).sqrt())
-
-    def region(self, soft: Tensor, threshold: float, image: Image.Image) -> Region:  # noqa: ARG002  cells only
-        return Region(masks.binarise(soft, threshold))

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
-from PIL import Image
 from torch import Tensor
 
 from foi_core import attention, masks
 from foi_core.engine import Engine
-from foi_core.mask_sources import KeywordAttention, Seen
-from foi_core.regions import Region
+from foi_core.mask_sources import InCells, KeywordAttention, Seen
 
 
 class _Watcher(AttnProcessor2_0):  # type: ignore[misc]  # diffusers is untyped to mypy
@@ -35,7 +33,7 @@ class _Watcher(AttnProcessor2_0):  # type: ignore[misc]  # diffusers is untyped 
 
 
 @dataclass(frozen=True)
-class SelfAttentionSpread:
+class SelfAttentionSpread(InCells):
     """The map level's self-attention, averaged over layers and heads, times the keyword's attention, `times` over."""
 
     seen: dict[int, Tensor] = field(default_factory=dict, compare=False)
@@ -59,6 +57,3 @@ class SelfAttentionSpread:
         for _ in range(self.times):
             soft = (spread @ soft.flatten()).view_as(soft)
         return masks.enhance(soft, self.gamma) if self.gamma else masks.normalise(soft)
-
-    def region(self, soft: Tensor, threshold: float, image: Image.Image) -> Region:  # noqa: ARG002  cells only
-        return Region(masks.binarise(soft, threshold))

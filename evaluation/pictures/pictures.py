@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from evaluation.pictures.problems import BadLine
+from foi_core.images import picture_mask
 
 # What PIL raises for a file that is no whole picture: UnidentifiedImageError is an OSError, and damaged files of some
 # kinds raise the others.
@@ -26,7 +27,7 @@ def open_picture(path: Path) -> Image.Image:
 
 def open_mask(path: Path, size: tuple[int, int]) -> Image.Image:
     """ "L", 255 where the file is lighter than middle grey, else 0. Raises BadLine, also where it has not `size`."""
-    mask = _open(path).convert("L").point(lambda level: 255 if level >= 128 else 0)
+    mask = picture_mask(_open(path))
     if mask.size != size:
         raise BadLine(f"{path.name} is {_shown(mask.size)} pixels, the picture {_shown(size)}: make them the same size")
     if mask.getbbox() is None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from PIL import Image
 
+from evaluation.appended import cut_torn_line
 from evaluation.pictures.data import Item
 from evaluation.pictures.methods import Method, Outcome
 from evaluation.pictures.problems import UsageError
@@ -44,7 +45,7 @@ class Store:
         self._results = folder / "results.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         self._settle(settings)
-        _cut_torn_line(self._results)
+        cut_torn_line(self._results)
         self._rows = {(row.id, row.method): row for row in _read_rows(self._results)}
 
     def find(self, item: Item, method: Method) -> Row | None:
@@ -126,14 +127,6 @@ def _read_rows(path: Path) -> list[Row]:
         except (ValueError, TypeError, KeyError) as error:
             raise UsageError(f"{path}:{number} is damaged ({error}): delete that line") from error
     return rows
-
-
-def _cut_torn_line(path: Path) -> None:
-    """What a crash left of a line that was being written: that edit is made again."""
-    if path.is_file():
-        content = path.read_bytes()
-        if not content.endswith(b"\n"):
-            path.write_bytes(content[: content.rfind(b"\n") + 1])
 
 
 def _write_picture(picture: Image.Image, path: Path) -> None:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from evaluation.scenes.metrics import SUCCESS
+from evaluation.scenes.results import Record
 from evaluation.scenes.statistics import bootstrap_interval
 
-Record = dict[str, Any]
 Values = list[float | None]
 Interval = tuple[float, float, float]  # estimate, low, high
 OBJECTS = ("recolour", "remove", "replace")

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.scenes import columns as c
-from evaluation.scenes.columns import Column, Interval, Record
+from evaluation.scenes.columns import Column, Interval
+from evaluation.scenes.results import Record
 from evaluation.scenes.statistics import bootstrap_interval
 from evaluation.scenes.tables import by_row, markdown
 

@@ -16,8 +16,9 @@ from matplotlib import patheffects, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.scenes.columns import ALL, ALL_OF_MANY, IOU, PSNR, PSNR_FAR, Column, Record, single
+from evaluation.scenes.columns import ALL, ALL_OF_MANY, IOU, PSNR, PSNR_FAR, Column, single
 from evaluation.scenes.directions import Numbers, Sweep
+from evaluation.scenes.results import Record
 from evaluation.scenes.tables import KINDS, by_row
 
 WIDTH = 9.0  # inches

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from demo.scenes import SIZE
+from evaluation.appended import cut_torn_line
 from evaluation.ideas.diffedit import NOISES, diffedit_mask
 from evaluation.scenes import metrics
 from evaluation.scenes.cases import Case
+from evaluation.scenes.results import Record, rounded
 from evaluation.scenes.rows import Row
 from foi_core import EditSpec, SubInstruction, images
 from foi_core.engine import Engine
@@ -25,7 +25,6 @@ from foi_core.state import EditState
 
 IN_FLIGHT = 16
 STEPS = 10  # of which 8 run
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -86,12 +85,8 @@ def _records(engine: Engine, tasks: list[Task]) -> Iterator[tuple[Task, Record]]
 
 def read(path: Path) -> list[Record]:
     """The records of a file; a last line that was cut off is removed from it."""
-    if not path.exists():
-        return []
-    whole, _, rest = path.read_text().rpartition("\n")
-    if rest:
-        os.truncate(path, len(whole.encode()) + bool(whole))
-    return [json.loads(line) for line in whole.splitlines()]
+    cut_torn_line(path)
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 @dataclass
@@ -159,10 +154,10 @@ def measure(engine: Engine, task: Task, result: EditResult) -> Record:
     record["unet_rows"] = result.unet_rows
     if masks:
         pairs = list(zip(masks, case.regions, strict=True))
-        record["iou"] = _short([metrics.iou(mask, truth) for mask, truth in pairs])
-        record["boundary"] = _short([metrics.boundary_f(mask, truth) for mask, truth in pairs])
+        record["iou"] = rounded([metrics.iou(mask, truth) for mask, truth in pairs])
+        record["boundary"] = rounded([metrics.boundary_f(mask, truth) for mask, truth in pairs])
         soft = zip(result.attention_maps, case.regions, strict=True)
-        record["auprc"] = _short([None if m is None else metrics.average_precision(_fine(m), r) for m, r in soft])
+        record["auprc"] = rounded([None if m is None else metrics.average_precision(_fine(m), r) for m, r in soft])
     return record
 
 
@@ -187,14 +182,14 @@ def _pictures(engine: Engine, task: Task, free: np.ndarray, final: np.ndarray) -
         "case": case.seed,
         "sample": task.sample,
         "kinds": list(case.kinds),
-        "errors": _short([metrics.success_error(final, case.source, case.target, c) for c in case.changed]),
-        "errors_free": _short([metrics.success_error(free, case.source, case.target, c) for c in case.changed]),
-        "outside": _short(metrics.outside(final, case.source, case.union)),
-        "outside_free": _short(metrics.outside(free, case.source, case.union)),
-        "outside_vae": _short(metrics.outside(free, round_trip(engine, case), case.union)),
-        "outside_far": _short(metrics.outside(free, round_trip(engine, case), case.near)),
-        "ring": _short(metrics.ring_error(final, case.target, case.union)),
-        "leakage": _short(metrics.leakage(free, case.source, case.union)),
+        "errors": rounded([metrics.success_error(final, case.source, case.target, c) for c in case.changed]),
+        "errors_free": rounded([metrics.success_error(free, case.source, case.target, c) for c in case.changed]),
+        "outside": rounded(metrics.outside(final, case.source, case.union)),
+        "outside_free": rounded(metrics.outside(free, case.source, case.union)),
+        "outside_vae": rounded(metrics.outside(free, round_trip(engine, case), case.union)),
+        "outside_far": rounded(metrics.outside(free, round_trip(engine, case), case.near)),
+        "ring": rounded(metrics.ring_error(final, case.target, case.union)),
+        "leakage": rounded(metrics.leakage(free, case.source, case.union)),
     }
 
 
@@ -208,12 +203,3 @@ def round_trip(engine: Engine, case: Case) -> np.ndarray:
 
 def _fine(soft: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(soft.astype(np.float32)).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
-
-
-def _short(value: Any) -> Any:
-    """Numbers with four significant digits: records are kept by the ten thousands."""
-    if isinstance(value, dict):
-        return {k: _short(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_short(v) for v in value]
-    return None if value is None or value != value else float(f"{value:.4g}")

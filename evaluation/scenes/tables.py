@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from evaluation.scenes import columns as c
-from evaluation.scenes.columns import DASH, Column, Record, counting, edits_in
+from evaluation.scenes.columns import DASH, Column, counting, edits_in
+from evaluation.scenes.results import Record
 from evaluation.scenes.statistics import bootstrap_interval, paired_permutation
 
 SMALL, LARGE = 18, 21  # an object's radius in pixels: small below, large above

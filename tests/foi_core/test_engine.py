@@ -179,7 +179,7 @@ def test_the_papers_preset_is_the_faithful_reading_part_by_part() -> None:
     paper = RECIPES["paper"]
     assert paper.mask_source == KeywordAttention(gamma=3)
     assert paper.attention is attention.cross_condition_modulation
-    assert paper.outside is guidance.free_outside
+    assert paper.outside is None
     assert not paper.apart
 
 
