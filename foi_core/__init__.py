@@ -7,16 +7,28 @@ engine = Engine.load(model="demo", device="auto")
 result = engine.edit(image, EditSpec(instructions=(SubInstruction("make the hat black", keyword="hat"),), seed=7))
 """
 
-from foi_core.errors import EditCanceled, FoiError, InvalidParameter, ModelFailure, UnsupportedCheckpoint
+from foi_core.errors import (
+    DeadlineExceeded,
+    EditCanceled,
+    EngineDied,
+    FoiError,
+    InvalidParameter,
+    ModelFailure,
+    OutOfMemory,
+    UnsupportedCheckpoint,
+)
 from foi_core.spec import EditSpec, ModelDefaults, SubInstruction
 
 __all__ = [
+    "DeadlineExceeded",
     "EditCanceled",
     "EditSpec",
+    "EngineDied",
     "FoiError",
     "InvalidParameter",
     "ModelDefaults",
     "ModelFailure",
+    "OutOfMemory",
     "SubInstruction",
     "UnsupportedCheckpoint",
 ]

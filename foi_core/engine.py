@@ -16,10 +16,11 @@ from foi_core.errors import InvalidParameter, ModelFailure
 from foi_core.keywords import find_keyword
 from foi_core.mask_sources import Seen
 from foi_core.model import Model, load
+from foi_core.previews import Previewer
 from foi_core.recipe import RECIPES, Recipe
 from foi_core.result import EditResult, Keyword, Progress, Stage
 from foi_core.spec import MAX_ASPECT, MIN_SIDE, SEED_LIMIT, EditSpec, ModelDefaults, SubInstruction
-from foi_core.state import EditState
+from foi_core.state import EditState, Found
 from foi_core.tokens import TokenisedInstruction, tokenise
 
 OnProgress = Callable[[Progress], None]
@@ -33,6 +34,7 @@ class Engine:
         with torch.inference_mode():
             ids = model.tokenizer("", padding="max_length", max_length=model.tokenizer.model_max_length)["input_ids"]
             self._null_states = model.encode_text(tuple(ids))
+            self._previewer = Previewer.fitted(model)
 
     @classmethod
     def load(cls, model: str = "demo", device: str = "auto", dtype: str = "auto") -> Engine:
@@ -55,11 +57,19 @@ class Engine:
     def defaults(self) -> ModelDefaults:
         return self._model.defaults
 
-    def warm_up(self) -> None:
-        """Takes masks once and modulates once at the native size: the first real edit meets no cold kernel."""
-        side = self._model.resolution
+    @property
+    def native_cells(self) -> int:
+        """Latent cells of a picture of the model's own size."""
+        return (self._model.resolution // self._model.latent_factor) ** 2
+
+    def warm_up(self) -> int | None:
+        """Takes masks once and modulates once at the native size: the first real edit meets no cold kernel. The bytes
+        that it took at most beside the model, on CUDA; None elsewhere."""
+        side, device = self._model.resolution, self._model.device
         spec = EditSpec((SubInstruction("warm up"),), num_inference_steps=2, strength=1.0, seed=0)
+        before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
         self.edit(Image.new("RGB", (side, side)), spec)
+        return torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else None
 
     @torch.inference_mode()
     def edit(self, image: Image.Image, spec: EditSpec, on_progress: OnProgress | None = None) -> EditResult:
@@ -81,6 +91,10 @@ class Engine:
             tell("denoise", state)
         tell("decode", state)
         return self.finish([state])[0]
+
+    def preview(self, state: EditState) -> Image.Image | None:
+        """The picture as it would be now, a pixel per latent cell; None before the first step. Needs no decoder."""
+        return None if state.clean is None else self._previewer.picture(state.clean)
 
     @torch.inference_mode()
     def round_trip(self, image: Image.Image) -> Image.Image:
@@ -109,10 +123,10 @@ class Engine:
         image_latents = model.encode_image(images.to_tensor(image, size)).float()
         steps = schedule.make_schedule(model.scheduler, spec.num_inference_steps, spec.strength)
         generator = torch.Generator().manual_seed(spec.seed)
-        noise = _noise(image_latents, generator)
+        first, *later = (_noise(image_latents, generator) for _ in range(1 + len(steps)))
         texts_apart: tuple[TokenisedInstruction, ...] = ()
         # One sub-instruction by itself already is the whole instruction.
-        if len(words) > 1 and recipe.apart and spec.method == "foi":
+        if len(words) > 1 and recipe.apart and spec.method != "ip2p":
             pairs = zip(spec.instructions, words, strict=True)
             texts_apart = tuple(tokenise(model.tokenizer, (part,), (word,)) for part, word in pairs)
         return EditState(
@@ -120,34 +134,37 @@ class Engine:
             recipe=recipe,
             image=image,
             text=text,
+            keywords=tuple(
+                Keyword(word, tokens, "rule" if part.keyword is None else "given") if word else None
+                for part, word, tokens in zip(spec.instructions, words, text.keywords, strict=True)
+            ),
             threshold=_draw_threshold(spec),
             s_I=spec.image_guidance_scale,
             s_T=spec.guidance_scale,
             schedule=steps,
-            generator=generator,
-            latents=schedule.start_latents(steps, image_latents * model.vae.config.scaling_factor, noise),
+            noise=torch.cat(later).to(model.device),
+            latents=schedule.start_latents(
+                steps, image_latents * model.vae.config.scaling_factor, first.to(model.device)
+            ),
             image_latents=image_latents,
             text_states=model.encode_text(text.ids),
             texts_apart=texts_apart,
             states_apart=torch.cat([model.encode_text(t.ids) for t in texts_apart]) if texts_apart else None,
-            keywords=[
-                Keyword(word, tokens, "rule" if part.keyword is None else "given") if word else None
-                for part, word, tokens in zip(spec.instructions, words, text.keywords, strict=True)
-            ],
         )
 
     @torch.inference_mode()
     def step(self, states: list[EditState]) -> None:
-        """One denoising step for edits of one latent size, each at its own step: one UNet batch, three rows an edit."""
+        """One denoising step for edits of one latent size, each at its own step: one UNet batch, two or three rows an
+        edit. If it raises, no state has changed, and the step may be tried again."""
         model = self._model
         latents = torch.cat([s.latents for s in states])
         sigma = schedule.as_column([float(s.schedule.sigmas[s.step]) for s in states], latents)
         sigma_next = schedule.as_column([float(s.schedule.sigmas[s.step + 1]) for s in states], latents)
-        eIT, eI0, e00 = self._predict(states, schedule.model_input(latents, sigma))
+        (eIT, eI0, e00), found, rows = self._predict(states, schedule.model_input(latents, sigma))
 
         s_I = schedule.as_column([s.s_I for s in states], latents)
         s_T = schedule.as_column([s.s_T for s in states], latents)
-        unions = [s.union for s in states]
+        unions = [state.union(one) for state, one in zip(states, found, strict=True)]
         if any(union is not None for union in unions):
             everywhere = torch.ones(latents.shape[-2:], device=latents.device)
             where = torch.stack([everywhere if union is None else union for union in unions])[:, None]
@@ -156,31 +173,34 @@ class Engine:
             prediction = guidance.ip2p_guidance(e00, eI0, eIT, s_I, s_T)
 
         clean = schedule.denoised(latents, prediction, sigma, model.scheduler.config.prediction_type)
-        for i, state in enumerate(states):
-            if state.regions is not None and state.recipe.outside is not None:
+        for i, (state, one) in enumerate(zip(states, found, strict=True)):
+            if one is not None and state.recipe.outside is not None:
                 source = state.image_latents[0] * model.vae.config.scaling_factor
-                clean[i] = state.recipe.outside(clean[i], source, state.regions.union(state.latent_size))
-        noise = torch.cat([_noise(s.latents, s.generator) for s in states])
+                clean[i] = state.recipe.outside(clean[i], source, one.regions.union(state.latent_size))
+        noise = torch.stack([s.noise[s.step] for s in states])
         stepped = schedule.euler_ancestral_step(latents, clean, sigma, sigma_next, noise)
-        for state, one in zip(states, stepped.split(1), strict=True):
-            state.latents = one
+        for i, state in enumerate(states):
+            state.latents, state.clean, state.found = stepped[i : i + 1], clean[i : i + 1], found[i]
+            state.unet_rows += rows.count(i)
             state.step += 1
 
-    def _predict(self, states: list[EditState], noisy: Tensor) -> tuple[Tensor, ...]:
-        """e_IT, e_I0 and e_00 (INSTRUCTION, NULL_INSTRUCTION, UNCONDITIONAL), float32 (n, C, h, w) each.
+    def _predict(
+        self, states: list[EditState], noisy: Tensor
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], list[Found | None], list[int]]:
+        """e_IT, e_I0 and e_00 (INSTRUCTION, NULL_INSTRUCTION, UNCONDITIONAL), float32 (n, C, h, w) each; what is found
+        so far, masks that are taken in this step included; and each row's edit.
 
-        Takes the masks of the edits that are at their mask step. The batch: every edit's (I, T) rows, then n of each
-        other branch.
+        The batch: every edit's (I, T) rows, n of the null instruction, and the unconditional ones that are needed.
+        Where one is not, e_I0 stands for e_00, whose weight is zero.
         """
         model, n = self._model, len(states)
         timesteps = torch.stack([s.schedule.timesteps[s.step] for s in states])
         condition = torch.cat([s.image_latents for s in states])
         instructions = [s.instruction_rows for s in states]
         instructed = [i for i, rows in enumerate(instructions) for _ in rows]
-        m = len(instructed)
-        owners = [*instructed, *range(n), *range(n)]  # each row's edit
-        for i in owners:
-            states[i].unet_rows += 1
+        unconditional = [i for i, s in enumerate(states) if s.needs_unconditional]
+        m, u = len(instructed), len(unconditional)
+        owners = [*instructed, *range(n), *unconditional]  # each row's edit
         first = [instructed.index(i) for i in range(n)]  # each edit's first (I, T) row
         plan = attention.Plan(
             latent_size=(noisy.shape[-2], noisy.shape[-1]),
@@ -195,17 +215,22 @@ class Engine:
                 if (focus := self._focus(s, first[i], m + i, float(timesteps[i]))) is not None
             ),
         )
-        conditions = torch.cat([condition[instructed], condition, torch.zeros_like(condition)])
+        conditions = torch.cat([condition[instructed], condition, torch.zeros_like(condition[unconditional])])
         with model.cross_attention.apply(plan):
             output: Tensor = model.unet(
                 torch.cat([noisy[owners], conditions], dim=1).to(model.dtype),
                 timesteps[owners].to(model.device),
-                encoder_hidden_states=torch.cat([*instructions, *[self._null_states] * (2 * n)]),
+                encoder_hidden_states=torch.cat([*instructions, self._null_states.expand(n + u, -1, -1)]),
             ).sample
-        eIT, eI0, e00 = output.float().split([m, n, n])
+        eIT, eI0, some_e00 = output.float().split([m, n, u])
+        e00 = eI0
+        if unconditional:
+            e00 = eI0.clone()
+            e00[unconditional] = some_e00
+        found = [s.found for s in states]
         if plan.watch:
-            self._take_masks(states, plan, instructed, eIT - eI0[instructed])
-        return eIT[first], eI0, e00
+            found = self._take_masks(states, plan, instructed, eIT - eI0[instructed])
+        return (eIT[first], eI0, e00), found, owners
 
     def _focus(self, state: EditState, row: int, null_row: int, timestep: float) -> attention.FocusRow | None:
         if state.modulating is None or state.recipe.attention is None:
@@ -216,35 +241,34 @@ class Engine:
 
     def _take_masks(
         self, states: list[EditState], watched: attention.Plan, owners: list[int], differences: Tensor
-    ) -> None:
+    ) -> list[Found | None]:
         """Eq. 2 for the edits that were watched in this step; `owners` and `differences` are of the (I, T) rows."""
         seen: dict[int, list[Seen]] = {}
         maps = watched.attention(self._model.cross_attention.level)
         for place, (row, one) in enumerate(zip(watched.watch, maps, strict=True)):
             seen.setdefault(owners[row], []).append(Seen(one, differences[row], place))
-        for edit, rows in seen.items():
-            state = states[edit]
-            parts = state.spec.instructions
-            each = rows if state.watches_apart else rows * len(parts)
-            found = [self._region(state, i, one) for i, one in enumerate(each)]
-            state.regions = regions.assemble(found, state.text, [part.intensity for part in parts])
+        return [self._found(state, seen[i]) if i in seen else state.found for i, state in enumerate(states)]
 
-    def _region(self, state: EditState, i: int, seen: Seen) -> regions.Region:
-        """Where sub-instruction i acts; remembers its map, and its keyword if attention had to choose it."""
-        given = state.spec.instructions[i].mask
+    def _found(self, state: EditState, rows: list[Seen]) -> Found:
+        parts = state.spec.instructions
+        each = rows if state.watches_apart else rows * len(parts)
+        found, maps, keywords = zip(*(self._region(state, i, seen) for i, seen in enumerate(each)), strict=True)
+        return Found(regions.assemble(list(found), state.text, [part.intensity for part in parts]), maps, keywords)
+
+    def _region(self, state: EditState, i: int, seen: Seen) -> tuple[regions.Region, Tensor | None, Keyword | None]:
+        """Where sub-instruction i acts, the map that says so, and its keyword: attention's if there was none."""
+        given, keyword = state.spec.instructions[i].mask, state.keywords[i]
         if given is not None:
-            state.attention_maps.append(None)
             grid = (seen.attention.shape[0], seen.attention.shape[1])
-            return regions.Region.from_picture(given, grid, seen.attention.device)
+            return regions.Region.from_picture(given, grid, seen.attention.device), None, keyword
         text, at = (state.texts_apart[i], 0) if state.watches_apart else (state.text, i)
         tokens = text.keywords[at]
-        if state.keywords[i] is None and text.words[at]:
+        if keyword is None and text.words[at]:
             word, tokens = regions.most_concentrated(text.words[at], seen.attention)
             in_whole = dict(state.text.words[i]).get(word, ()) if state.watches_apart else tokens
-            state.keywords[i] = Keyword(word, in_whole, "attention")
+            keyword = Keyword(word, in_whole, "attention")
         soft = state.recipe.mask_source.soft_map(seen, tokens)
-        state.attention_maps.append(soft)
-        return state.recipe.mask_source.region(soft, state.threshold, state.image)
+        return state.recipe.mask_source.region(soft, state.threshold, state.image), soft, keyword
 
     @torch.inference_mode()
     def finish(self, states: list[EditState]) -> list[EditResult]:
@@ -253,22 +277,27 @@ class Engine:
         latents = torch.cat([s.latents for s in states])
         if not torch.isfinite(latents).all():
             raise ModelFailure("the model gave numbers that are not finite; try dtype float32")
-        return [self._result(s, pixels) for s, pixels in zip(states, self._model.decode(latents), strict=True)]
+        edited = [s for s in states if s.spec.method != "masks"]
+        pixels = self._model.decode(torch.cat([s.latents for s in edited])) if edited else ()
+        pictures = iter([self._picture(state, one) for state, one in zip(edited, pixels, strict=True)])
+        return [self._result(s, s.image if s.spec.method == "masks" else next(pictures)) for s in states]
 
-    def _result(self, state: EditState, pixels: Tensor) -> EditResult:
-        size = state.image.size
-        edited = images.to_image(pixels, size)
-        found = tuple(region.picture(size) for region in state.regions.each) if state.regions else ()
-        if found and state.spec.preserve_outside_mask:
-            edited = state.recipe.compositor(edited, state.image, images.union(list(found)))
+    def _picture(self, state: EditState, pixels: Tensor) -> Image.Image:
+        edited = images.to_image(pixels, state.image.size)
+        if state.found is None or not state.spec.preserve_outside_mask:
+            return edited
+        return state.recipe.compositor(edited, state.image, images.union(list(_masks(state))))
+
+    def _result(self, state: EditState, image: Image.Image) -> EditResult:
+        found, masks = state.found, _masks(state)
         return EditResult(
-            image=edited,
-            masks=found,
-            attention_maps=tuple(None if m is None else m.cpu().numpy() for m in state.attention_maps),
-            keywords=tuple(state.keywords) if found else (),
+            image=image,
+            masks=masks,
+            attention_maps=tuple(None if m is None else m.cpu().numpy() for m in found.attention_maps) if found else (),
+            keywords=found.keywords if found else (),
             warnings=(
                 *warnings.text_warnings(state.text),
-                *warnings.mask_warnings(found, state.keywords, state.spec.instructions),
+                *warnings.mask_warnings(masks, found.keywords if found else (), state.spec.instructions),
                 *warnings.change_warnings(self._change(state)),
             ),
             spec=state.spec,
@@ -278,17 +307,24 @@ class Engine:
         )
 
     def _change(self, state: EditState) -> float | None:
-        """How much the latents changed where they could."""
+        """How much the latents changed where they could; None for an edit that only wanted masks."""
+        if state.spec.method == "masks":
+            return None
         inside = torch.ones(state.latent_size, device=state.latents.device)
-        if state.regions is not None:
-            inside = state.regions.union(state.latent_size)
+        if state.found is not None:
+            inside = state.found.regions.union(state.latent_size)
         after = state.latents / self._model.vae.config.scaling_factor
         return warnings.relative_change(after, state.image_latents, inside)
 
 
+def _masks(state: EditState) -> tuple[Image.Image, ...]:
+    size = state.image.size
+    return tuple(region.picture(size) for region in state.found.regions.each) if state.found else ()
+
+
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Drawn on the CPU, so that a seed means the same on every device, by the edit's own generator."""
-    return torch.randn(like.shape, generator=generator).to(like.device)
+    """Drawn on the CPU, so that a seed means the same on every device."""
+    return torch.randn(like.shape, generator=generator)
 
 
 def _draw_threshold(spec: EditSpec) -> float:

@@ -3,7 +3,11 @@
 FoiError
 ├── InvalidParameter      a value of the request is not allowed; names the field, the value and what is allowed
 ├── UnsupportedCheckpoint the model folder is not of the InstructPix2Pix family; says what is missing
-└── EditCanceled          the caller asked to stop
+├── ModelFailure          the model's numbers overflowed
+├── OutOfMemory           the device has too little memory for this edit alone; says what to change
+├── EditCanceled          the caller asked to stop
+├── DeadlineExceeded      the edit's time was over before it was done
+└── EngineDied            the device cannot be used any more by this process; the edit may be run again by another
 """
 
 from __future__ import annotations
@@ -37,3 +41,15 @@ class ModelFailure(FoiError):
 
 class EditCanceled(FoiError):
     """The edit was stopped by its caller before it was done; it has no result."""
+
+
+class OutOfMemory(FoiError):
+    """One edit alone does not fit into the device's memory."""
+
+
+class DeadlineExceeded(FoiError):
+    """The edit was stopped because its time was over."""
+
+
+class EngineDied(FoiError):
+    """The engine's device failed for good. Nothing is wrong with the edit: another process may run it."""

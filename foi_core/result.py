@@ -47,9 +47,9 @@ class EditResult:
 
     `image` and each of `masks` ("L", 0 or 255, white = may change) have the input's size. `attention_maps` are float32
     (h, w) in [0, 1] at the resolution of the model's map level. One mask, map and keyword per sub-instruction, in
-    order; all three are empty for `method="ip2p"`, which has no regions. Where the caller gave a mask there is no map
-    (None). `spec` has every open value filled in; `threshold` is the tau that was used. `seconds` is the engine's own
-    run time, `unet_rows` the rows that the UNet worked on (three a step).
+    order; all three are empty for `method="ip2p"`, which has no regions; for `method="masks"` `image` is the input.
+    Where the caller gave a mask there is no map (None). `spec` has every open value filled in; `threshold` is the tau
+    that was used. `seconds` is the engine's own run time, `unet_rows` the rows that the UNet worked on (three a step).
     """
 
     image: Image.Image

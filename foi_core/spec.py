@@ -10,8 +10,8 @@ from PIL import Image
 
 from foi_core.errors import InvalidParameter
 
-Method = Literal["foi", "ip2p"]
-METHODS: tuple[Method, ...] = ("foi", "ip2p")
+Method = Literal["foi", "ip2p", "masks"]
+METHODS: tuple[Method, ...] = ("foi", "ip2p", "masks")
 Preset = Literal["default", "paper"]
 
 MAX_SUB_INSTRUCTIONS = 8
@@ -99,7 +99,8 @@ class ModelDefaults:
 
 @dataclass(frozen=True)
 class EditSpec:
-    """Everything that one edit is asked to do. None means: the default of the model (`ModelDefaults`) or of the preset
+    """Everything that one edit is asked to do. `method`: "foi"; "ip2p", plain and without regions; "masks", which stops
+    when it has the regions and changes nothing. None means: the default of the model (`ModelDefaults`) or of the preset
     (`PRESETS`); a seed is drawn.
 
     `preset`: "paper" is the faithful reading, "default" what was measured to be better (docs/method.md). `strength` is

@@ -17,6 +17,16 @@ from foi_core.spec import EditSpec
 from foi_core.tokens import TokenisedInstruction
 
 
+@dataclass(frozen=True)
+class Found:
+    """What the mask step found, one of each per sub-instruction: regions, the soft maps (h, w) that they come from
+    (None where the caller gave a mask), keywords."""
+
+    regions: Regions
+    attention_maps: tuple[Tensor | None, ...]
+    keywords: tuple[Keyword | None, ...]
+
+
 @dataclass
 class EditState:
     """Loop state of one edit in flight; everything else about it is in `spec`."""
@@ -25,11 +35,12 @@ class EditState:
     recipe: Recipe
     image: Image.Image
     text: TokenisedInstruction
+    keywords: tuple[Keyword | None, ...]  # as given, or found by rule; None is found in the attention
     threshold: float
     s_I: float
     s_T: float
     schedule: Schedule
-    generator: torch.Generator
+    noise: Tensor  # (len(schedule), C, h, w): drawn by the edit's own seed, so that its neighbours do not matter
     latents: Tensor  # (1, C, h, w), scaled, float32
     image_latents: Tensor  # (1, C, h, w), unscaled
     text_states: Tensor  # (1, tokens, width)
@@ -38,19 +49,27 @@ class EditState:
     begun: float = field(default_factory=time.perf_counter)
     step: int = 0
     unet_rows: int = 0
-    keywords: list[Keyword | None] = field(default_factory=list)
-    attention_maps: list[Tensor | None] = field(default_factory=list)
-    regions: Regions | None = None
+    found: Found | None = None
+    clean: Tensor | None = None  # (1, C, h, w): the clean latents that the last prediction stands for
 
     @property
     def steps(self) -> int:
-        return len(self.schedule)
+        """How many steps this edit runs: one that only wants masks ends when it has them."""
+        return self.mask_step + 1 if self.spec.method == "masks" else len(self.schedule)
+
+    @property
+    def mask_step(self) -> int:
+        assert self.spec.mask_at is not None
+        return min(round(self.spec.mask_at * len(self.schedule)), len(self.schedule) - 1)
 
     @property
     def takes_masks(self) -> bool:
-        assert self.spec.mask_at is not None
-        mask_step = min(round(self.spec.mask_at * self.steps), self.steps - 1)
-        return self.spec.method == "foi" and self.step == mask_step
+        return self.spec.method != "ip2p" and self.step == self.mask_step
+
+    @property
+    def needs_unconditional(self) -> bool:
+        """Whether this step's guidance uses e_00: Eq. 1 and 9 multiply it by 1 - s_I, and masks need no guidance."""
+        return self.s_I != 1 and not (self.spec.method == "masks" and self.takes_masks)
 
     @property
     def watches_apart(self) -> bool:
@@ -69,15 +88,15 @@ class EditState:
     def modulating(self) -> Regions | None:
         """The regions that modulate this step: those taken in an earlier one."""
         assert self.spec.modulation_end is not None
-        return self.regions if self.step < round(self.spec.modulation_end * self.steps) else None
+        ended = self.step >= round(self.spec.modulation_end * len(self.schedule))
+        return None if ended or self.found is None else self.found.regions
 
-    @property
-    def union(self) -> Tensor | None:
+    def union(self, found: Found | None) -> Tensor | None:
         """M_union where this step is disentangled; the step that takes the masks already is."""
         assert self.spec.disentangle_end is not None
-        if self.regions is None or self.step >= round(self.spec.disentangle_end * self.steps):
+        if found is None or self.step >= round(self.spec.disentangle_end * len(self.schedule)):
             return None
-        return self.regions.union(self.latent_size)
+        return found.regions.union(self.latent_size)
 
     @property
     def latent_size(self) -> tuple[int, int]:

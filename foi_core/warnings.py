@@ -20,7 +20,7 @@ def text_warnings(text: TokenisedInstruction) -> list[EditWarning]:
 
 
 def mask_warnings(
-    found: tuple[Image.Image, ...], keywords: list[Keyword | None], parts: tuple[SubInstruction, ...]
+    found: tuple[Image.Image, ...], keywords: tuple[Keyword | None, ...], parts: tuple[SubInstruction, ...]
 ) -> list[EditWarning]:
     """For every mask that is empty or covers (nearly) everything. `found` may be empty: an edit without regions."""
     warnings = []

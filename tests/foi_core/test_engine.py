@@ -23,6 +23,7 @@ from foi_core.mask_sources import KeywordAttention, Seen
 from foi_core.recipe import RECIPES, Recipe
 from foi_core.result import EditResult, Progress
 from foi_core.spec import PRESETS
+from foi_core.state import Found
 from tests.tiny_model import build_tiny_model
 
 TWO = (
@@ -138,8 +139,8 @@ def phases(engine: Engine, steps: int, **switches: float) -> tuple[list[int], li
             modulated.append(step)
         if state.takes_masks:
             taken.append(step)
-            state.regions = one
-        if state.union is not None:
+            state.found = Found(one, (), ())
+        if state.union(state.found) is not None:
             disentangled.append(step)
     return taken, modulated, disentangled
 
