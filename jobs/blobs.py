@@ -36,9 +36,11 @@ class BlobStore:
 
     def delete_edit(self, edit_id: str) -> None:
         """Removes all files of an edit; fine when there are none."""
-        for chunk in obstore.list(self._store, edit_id):
-            for entry in chunk:
-                self._delete(entry["path"])
+        self._delete_all(edit_id)
+
+    def delete_outputs(self, edit_id: str, attempt: int) -> None:
+        """Removes what one attempt stored."""
+        self._delete_all(f"{edit_id}/out-{attempt}")
 
     def edit_ids(self) -> list[str]:
         """Every edit that has files here."""
@@ -54,6 +56,11 @@ class BlobStore:
     def _put(self, key: str, data: bytes, media_type: str) -> StoredFile:
         obstore.put(self._store, key, data)
         return StoredFile(key=key, media_type=media_type, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+
+    def _delete_all(self, prefix: str) -> None:
+        for chunk in obstore.list(self._store, prefix):
+            for entry in chunk:
+                self._delete(entry["path"])
 
     def _delete(self, key: str) -> None:
         try:

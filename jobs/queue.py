@@ -1,24 +1,32 @@
 """The queue of edits: RQ, with only ids in it and only functions that the worker itself names.
 
-One queue, so RQ takes jobs by BLMOVE into an intermediate list and a worker killed right after it loses nothing.
-Whoever can write to Redis can still make our worker run our own task: keep Redis private.
+One RQ queue per priority. RQ would pop from several queues by BLPOP, and a worker killed right after it loses the job;
+`EditsQueue` moves it (LMOVE) into RQ's intermediate list instead, from which the reaper brings it back. Whoever can
+write to Redis can still make our worker run our own task: keep Redis private.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, get_args
 
 from redis import Redis
 from rq import Queue
 from rq.job import Job, Retry
 from rq.serializers import JSONSerializer
+from rq.timeouts import TimerDeathPenalty
+from rq.utils import as_text
 
-from jobs.settings import Settings
+from jobs.records import Priority
 
 RUN_EDIT = "worker.task.run_edit"
-QUEUE_NAME = "edits"
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 FAILURE_TTL_S = 3600
+RETRIES = 1000
+"""RQ hands an edit back as often as its workers die; the edit's own record says when that is too often."""
+
+_DOORBELL = "foi:doorbell"
+_MAX_RINGS = 64
 
 
 class ForbiddenTaskError(Exception):
@@ -48,34 +56,77 @@ def job_class(tasks: Mapping[str, Callable[..., object]]) -> type[AllowedJob]:
     return type("BoundJob", (AllowedJob,), {"tasks": dict(tasks)})
 
 
-def rq_queue(redis: Redis, jobs: type[AllowedJob] = AllowedJob) -> Queue:
-    """The one queue. `redis` must not decode: RQ wants bytes."""
-    return Queue(QUEUE_NAME, connection=redis, job_class=jobs, serializer=JSONSerializer)
+class EditsQueue(Queue):  # type: ignore[misc]  # rq is untyped
+    """RQ's queue whose jobs are moved, never popped."""
+
+    @classmethod
+    def dequeue_any(
+        cls, queues: Iterable[Queue], timeout: int | None, connection: Redis, **classes: Any
+    ) -> tuple[Job, Queue] | None:
+        """The first job of the first queue that has one. Waits for the doorbell up to `timeout` seconds; None at once
+        or after it."""
+        for queue in queues:
+            while (moved := connection.lmove(queue.key, queue.intermediate_queue_key)) is not None:
+                job_id = as_text(moved)
+                found: tuple[Job, Queue] | None = cls._fetch_dequeued_job(connection, queue.key, job_id, **classes)
+                if found is not None:
+                    return found
+                connection.lrem(queue.intermediate_queue_key, 1, job_id)  # its data has expired
+        if timeout is not None and connection.blpop([_DOORBELL], timeout) is not None:
+            return cls.dequeue_any(queues, None, connection, **classes)
+        return None
+
+
+def rq_queues(redis: Redis, jobs: type[AllowedJob] = AllowedJob) -> list[EditsQueue]:
+    """One for each priority, the most urgent first. `redis` must not decode: RQ wants bytes."""
+    return [
+        EditsQueue(
+            f"edits-{priority}",
+            connection=redis,
+            job_class=jobs,
+            serializer=JSONSerializer,
+            death_penalty_class=TimerDeathPenalty,
+        )
+        for priority in PRIORITIES
+    ]
 
 
 class EditQueue:
     """The submitting side: enqueues by name and runs nothing."""
 
-    def __init__(self, redis: Redis, settings: Settings) -> None:
-        self._queue = rq_queue(redis)
-        self._timeout_s = settings.edit_timeout_s
-        retries = settings.max_attempts - 1
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._queues = dict(zip(PRIORITIES, rq_queues(redis), strict=True))
         # At the front: an edit whose worker died has waited for its turn already.
-        self._retry = Retry(max=retries, enqueue_at_front=True) if retries else None
+        self._retry = Retry(max=RETRIES, enqueue_at_front=True)
 
-    def enqueue(self, edit_id: str) -> None:
+    def enqueue(self, edit_id: str, priority: Priority = "normal") -> None:
         """The job's id is the edit's. Nothing is kept of it once the edit is done: the record has the result."""
-        self._queue.enqueue_call(
-            RUN_EDIT,
-            args=(edit_id,),
-            job_id=edit_id,
-            description=edit_id,
-            timeout=self._timeout_s,
-            result_ttl=0,
-            failure_ttl=FAILURE_TTL_S,
-            retry=self._retry,
-        )
+        with self._redis.pipeline() as pipeline:
+            self._queues[priority].enqueue_call(
+                RUN_EDIT,
+                args=(edit_id,),
+                job_id=edit_id,
+                description=edit_id,
+                timeout=-1,  # the engine keeps the edit's time; RQ could not break a thread's wait
+                result_ttl=0,
+                failure_ttl=FAILURE_TTL_S,
+                retry=self._retry,
+                pipeline=pipeline,
+            )
+            # An idle worker looks at once; without a ring it would within a second.
+            pipeline.lpush(_DOORBELL, "1")
+            pipeline.ltrim(_DOORBELL, 0, _MAX_RINGS - 1)
+            pipeline.execute()
+
+    def remove(self, edit_id: str, priority: Priority) -> None:
+        """Takes an edit that nobody runs out of the queue."""
+        queue = self._queues[priority]
+        with self._redis.pipeline() as pipeline:
+            pipeline.lrem(queue.key, 1, edit_id)
+            pipeline.delete(queue.job_class.key_for(edit_id))
+            pipeline.execute()
 
     def length(self) -> int:
         """How many edits wait (those that run are not counted)."""
-        return int(self._queue.count)
+        return sum(int(queue.count) for queue in self._queues.values())

@@ -1,6 +1,8 @@
 """The record of one edit, as it is stored: what came in, where it is, what came out.
 
 queued ──> running ──> succeeded | failed        (terminal: the first one written stays)
+   │          └─────> canceling ──> canceled
+   └─────────────────────────────>
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from foi_core.spec import EditSpec, Method, Preset, SubInstruction
 
-Status = Literal["queued", "running", "succeeded", "failed"]
+Status = Literal["queued", "running", "canceling", "succeeded", "failed", "canceled"]
+Priority = Literal["high", "normal", "low"]
 OutputFormat = Literal["png", "jpeg", "webp"]
 MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 INPUT_FILE = "input.png"
@@ -147,19 +150,22 @@ class EditWarning(Record):
 
 
 class Submission(Record):
-    """What came in; never changes."""
+    """What came in; never changes. After `deadline_at` the edit is stopped wherever it is."""
 
     id: str
     created_at: datetime
     input: EditInput
     metadata: dict[str, Any] | None
     files: dict[str, StoredFile]
+    priority: Priority = "normal"
+    deadline_at: datetime | None = None
+    previews: bool = False
 
 
 class Outcome(Record):
     """What came out; written once."""
 
-    status: Literal["succeeded", "failed"]
+    status: Literal["succeeded", "failed", "canceled"]
     completed_at: datetime
     input: EditInput | None = None
     files: dict[str, StoredFile] = {}
@@ -176,14 +182,21 @@ class Outcome(Record):
         problem = Problem(type=f"/problems/{slug}", title=title, detail=detail)
         return cls(status="failed", completed_at=now(), error=problem)
 
+    @classmethod
+    def canceled(cls) -> Outcome:
+        """An edit that its caller did not want any more."""
+        return cls(status="canceled", completed_at=now())
+
 
 class EditRecord(Record):
-    """One edit at one moment. `attempt` counts the starts: it is the fencing token of whoever runs the edit."""
+    """One edit at one moment. `attempt` counts the starts: it is the fencing token of whoever runs the edit. `deaths`
+    counts those that ended with their worker's death, a running one included until it has ended otherwise."""
 
     submission: Submission
     status: Status
     expires_at: datetime
     attempt: int = 0
+    deaths: int = 0
     started_at: datetime | None = None
     progress: Progress | None = None
     outcome: Outcome | None = None

@@ -43,8 +43,19 @@ class Settings(BaseSettings):
     edit_timeout_s: int = Field(
         default=1800, ge=1, description="An edit that runs longer, in seconds, fails with deadline-exceeded."
     )
-    max_attempts: int = Field(
-        default=2, ge=1, le=10, description="Workers that may die under an edit before it fails with worker-lost."
+    max_in_flight: int = Field(
+        default=4, ge=1, le=64, description="Edits of one worker that share a batch; fewer where memory is short."
+    )
+    max_deaths: int = Field(
+        default=2, ge=1, description="Workers that may die under an edit before it fails with worker-lost."
+    )
+    hang_s: int = Field(
+        default=60, ge=5, description="A worker whose step or decoding takes longer, in seconds, is replaced."
+    )
+    drain_s: int = Field(
+        default=30,
+        ge=0,
+        description="After SIGTERM a worker finishes its edits for so many seconds, then hands them back.",
     )
 
     log_format: Literal["console", "json"] = Field(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -15,6 +17,7 @@ from jobs.queue import EditQueue
 from jobs.repository import EditRepository
 from jobs.settings import Settings
 from service import edits, health, openapi, problems
+from service.events import EventReader
 from service.submit import Intake
 
 _SUMMARY = "Instruction-based image editing that changes only what was asked (Focus on Your Instruction, CVPR 2024)."
@@ -29,14 +32,24 @@ class _App(FastAPI):
 
 def create_app(settings: Settings, redis_url: str) -> FastAPI:
     """Connects lazily: the service starts without Redis, and says so at /readyz."""
-    app = _App(title="Focus on Your Instruction", summary=_SUMMARY, version=_version(), redoc_url=None)
+    events = EventReader(redis_url)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await events.close()
+
+    app = _App(
+        title="Focus on Your Instruction", summary=_SUMMARY, version=_version(), redoc_url=None, lifespan=lifespan
+    )
     redis = connect(redis_url, decode=True)
     app.state.intake = Intake(
         settings=settings,
         repository=EditRepository(redis, settings.retention_s),
         blobs=BlobStore(settings.data_dir / "blobs"),
-        queue=EditQueue(connect(redis_url), settings),
+        queue=EditQueue(connect(redis_url)),
     )
+    app.state.events = events
     app.state.decoders = CapacityLimiter(edits.DECODERS)
     problems.install(app)
     app.include_router(edits.router)

@@ -16,18 +16,33 @@ from starlette.requests import ClientDisconnect
 
 from jobs.records import EditRecord, StoredFile
 from service import forms, openapi
+from service.events import EventReader
 from service.problems import Problem
 from service.submit import Intake
 from service.wire import edit_url, view
 
 MAX_WAIT_S = 60
-POLL_S = 0.1
+LISTEN_S = 1.0
+"""How soon a caller that has left is noticed."""
 DECODERS = 4
 """Pictures that are decoded at once: a limit on memory, a 40-megapixel picture takes some 250 MB on its way in."""
 
 _EDIT_ID = re.compile(r"edit_[0-9a-f]{32}")
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
 T = TypeVar("T")
+
+_SUBMIT_PROBLEMS = openapi.problem_responses(
+    "malformed-body",
+    "request-timeout",
+    "payload-too-large",
+    "unsupported-image",
+    "unsupported-media-type",
+    "invalid-parameter",
+    "image-too-many-pixels",
+    "mask-size-mismatch",
+    "queue-full",
+    "unavailable",
+)
 
 router = APIRouter(tags=["edits"])
 
@@ -50,18 +65,7 @@ async def _in_thread(call: Callable[[], T]) -> T:
     responses={
         202: openapi.edit_response("Accepted: the edit is stored and queued.", **openapi.LOCATION),
         200: openapi.edit_response("`Prefer: wait` was given and the edit is done.", **openapi.LOCATION),
-        **openapi.problem_responses(
-            "malformed-body",
-            "request-timeout",
-            "payload-too-large",
-            "unsupported-image",
-            "unsupported-media-type",
-            "invalid-parameter",
-            "image-too-many-pixels",
-            "mask-size-mismatch",
-            "queue-full",
-            "unavailable",
-        ),
+        **_SUBMIT_PROBLEMS,
     },
 )
 async def create_edit(request: Request) -> Response:
@@ -70,6 +74,30 @@ async def create_edit(request: Request) -> Response:
     Give `instruction` (once, or once per sub-instruction) or `instructions`. Unknown or repeated fields are refused.
     `POST /edits` is the same.
     """
+    return await _create(request)
+
+
+@router.post(
+    "/v1/masks",
+    status_code=202,
+    summary="See where instructions would act",
+    openapi_extra=openapi.CREATE_MASKS,
+    responses={
+        202: openapi.edit_response("Accepted: stored and queued.", **openapi.LOCATION),
+        200: openapi.edit_response("`Prefer: wait` was given and the masks are there.", **openapi.LOCATION),
+        **_SUBMIT_PROBLEMS,
+    },
+)
+async def create_masks(request: Request) -> Response:
+    """One denoising step instead of an edit: masks and attention maps, and no picture.
+
+    Takes the form of the edit that is to follow (but `method`) and answers in the same shape, under the same addresses.
+    With the same fields and seed, the edit has these masks; sent back as its masks, they give the same picture.
+    """
+    return await _create(request, masks_only=True)
+
+
+async def _create(request: Request, *, masks_only: bool = False) -> Response:
     intake = _intake(request)
     limiter: CapacityLimiter = request.app.state.decoders
     try:
@@ -77,7 +105,8 @@ async def create_edit(request: Request) -> Response:
     except ClientDisconnect:
         return Response(status_code=400)  # nobody is there to read it
     try:
-        edit_id = await to_thread.run_sync(intake.submit, form, limiter=limiter)
+        submit = partial(intake.submit, form, masks_only=masks_only)
+        edit_id = await to_thread.run_sync(submit, limiter=limiter)
     finally:
         await forms.close(form)
     wait = _WAIT.search(request.headers.get("prefer", ""))
@@ -108,6 +137,21 @@ async def get_edit(request: Request, edit_id: str) -> Response:
         }
         return Response(status_code=304, headers=kept)
     return response
+
+
+@router.post(
+    "/v1/edits/{edit_id}/cancel",
+    summary="Cancel an edit",
+    responses={
+        200: openapi.edit_response("The edit: `canceled` if it waited, `canceling` if it runs, else as it ended."),
+        **openapi.problem_responses("not-found", "expired", "unavailable"),
+    },
+)
+async def cancel_edit(request: Request, edit_id: str) -> Response:
+    """A waiting edit is canceled at once, a running one before its second next step. May be called again and again."""
+    record = await _find(request, edit_id)
+    await _in_thread(partial(_intake(request).cancel, record))
+    return _edit_response(await _find(request, edit_id), 200, {})
 
 
 @router.get(
@@ -156,12 +200,12 @@ async def _find(request: Request, edit_id: str) -> EditRecord:
 
 async def _wait(request: Request, edit_id: str, seconds: float) -> EditRecord:
     """The record, as soon as it is terminal or `seconds` have passed or the caller has left."""
+    events: EventReader = request.app.state.events
     deadline = asyncio.get_running_loop().time() + seconds
-    while True:
-        record = await _find(request, edit_id)
-        if record.terminal or asyncio.get_running_loop().time() >= deadline or await request.is_disconnected():
-            return record
-        await asyncio.sleep(POLL_S)
+    while (left := deadline - asyncio.get_running_loop().time()) > 0 and not await request.is_disconnected():
+        if await events.wait_until_done(edit_id, min(left, LISTEN_S)):
+            break
+    return await _find(request, edit_id)
 
 
 def _edit_response(record: EditRecord, status: int, headers: dict[str, str]) -> Response:

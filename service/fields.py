@@ -9,10 +9,13 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from foi_core.errors import InvalidParameter
-from foi_core.spec import METHODS, PRESETS, RANGES, EditSpec
+from foi_core.spec import PRESETS, RANGES, EditSpec
+from jobs.queue import PRIORITIES
 from jobs.records import MEDIA_TYPES
 
 MAX_METADATA_BYTES = 4096
+MAX_DEADLINE_S = 86_400
+EDIT_METHODS = ("foi", "ip2p")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18})([eE][+-]?[0-9]{1,3})?")
 _SPEC_DEFAULTS = {field.name: field.default for field in fields(EditSpec) if field.default is not MISSING}
@@ -45,6 +48,13 @@ def threshold(name: str, text: str) -> float | tuple[float, float]:
         return float(text)
     low, _, high = text.partition("-")
     return number(name, low), number(name, high)
+
+
+def deadline(name: str, text: str) -> int:
+    seconds = whole(name, text)
+    if not 1 <= seconds <= MAX_DEADLINE_S:
+        raise InvalidParameter(name, seconds, f"seconds from 1 to {MAX_DEADLINE_S}")
+    return seconds
 
 
 def boolean(name: str, text: str) -> bool:
@@ -123,8 +133,13 @@ SPEC_FIELDS = (
     ),
     Field(
         "method",
-        one_of(*METHODS),
-        {"type": "string", "enum": list(METHODS), "default": "foi", "description": "ip2p: plain, without regions."},
+        one_of(*EDIT_METHODS),
+        {
+            "type": "string",
+            "enum": list(EDIT_METHODS),
+            "default": "foi",
+            "description": "ip2p: plain, without regions.",
+        },
     ),
     Field(
         "preset",
@@ -146,6 +161,32 @@ SPEC_FIELDS = (
     ),
 )
 OTHER_FIELDS = (
+    Field(
+        "priority",
+        one_of(*PRIORITIES),
+        {
+            "type": "string",
+            "enum": list(PRIORITIES),
+            "default": "normal",
+            "description": "All waiting edits of a higher one go first.",
+        },
+    ),
+    Field(
+        "deadline_s",
+        deadline,
+        {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_DEADLINE_S,
+            "description": "Seconds from now after which the edit is stopped, waiting or running, and fails with "
+            "deadline-exceeded. Default: the service's own limit on running.",
+        },
+    ),
+    Field(
+        "previews",
+        boolean,
+        {"type": "boolean", "default": False, "description": "Whether the events show the picture on its way."},
+    ),
     Field(
         "output_format",
         one_of(*MEDIA_TYPES),

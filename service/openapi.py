@@ -54,6 +54,20 @@ CREATE_EDIT: dict[str, Any] = {
         }
     ],
 }
+CREATE_MASKS: dict[str, Any] = {
+    **CREATE_EDIT,
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    **_FORM_SCHEMA,
+                    "properties": {k: v for k, v in _FORM_SCHEMA["properties"].items() if k != "method"},
+                }
+            }
+        },
+    },
+}
 _EDIT_HEADERS = {
     "Retry-After": {
         "schema": {"type": "integer"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 from foi_core.errors import InvalidParameter
 from foi_core.spec import EditSpec, SubInstruction
 from foi_core.splitting import split_instruction
-from jobs.records import OutputFormat
-from service.fields import SCALARS, SPEC_FIELDS, json_value
+from jobs.records import OutputFormat, Priority
+from service.fields import SCALARS, SPEC_FIELDS, Field, json_value
 from service.forms import Form
 from service.problems import invalid
 
@@ -26,6 +26,9 @@ class Request:
     masks: tuple[str | None, ...]
     output_format: OutputFormat
     metadata: dict[str, Any] | None
+    priority: Priority
+    deadline_s: int | None
+    previews: bool
 
 
 @dataclass
@@ -46,11 +49,15 @@ class _Errors:
             raise invalid(self.found)
 
 
-def parse(form: Form) -> Request:
-    """Raises the 422 that names every wrong field."""
+def parse(form: Form, *, masks_only: bool = False) -> Request:
+    """`masks_only`: the form of an edit whose regions are wanted and nothing else. Raises the 422 that names every
+    wrong field."""
     errors = _Errors()
-    _check_names(form, errors)
-    values = _scalars(form, errors)
+    scalars = {name: scalar for name, scalar in SCALARS.items() if not (masks_only and name == "method")}
+    _check_names(form, scalars.keys(), errors)
+    values = _scalars(form, scalars, errors)
+    if masks_only:
+        values["method"] = "masks"
     instructions, masks = _instructions(form, errors)
     for name in form.files.keys() - {"image"} - set(masks):
         errors.found.append(InvalidParameter(name, "a file", "image, and the masks that instructions name"))
@@ -59,20 +66,28 @@ def parse(form: Form) -> Request:
         spec_values = {f.name: values[f.name] for f in SPEC_FIELDS if f.name in values}
         spec = EditSpec(instructions=instructions, **spec_values)
     errors.raise_any()
-    return Request(spec, masks, values.get("output_format", "png"), values.get("metadata"))
+    return Request(
+        spec,
+        masks,
+        values.get("output_format", "png"),
+        values.get("metadata"),
+        values.get("priority", "normal"),
+        values.get("deadline_s"),
+        values.get("previews", False),
+    )
 
 
-def _check_names(form: Form, errors: _Errors) -> None:
-    known = SCALARS.keys() | {"instruction", "instructions"}
+def _check_names(form: Form, scalars: Collection[str], errors: _Errors) -> None:
+    known = {*scalars, "instruction", "instructions"}
     for name in sorted(form.texts.keys() - known - {"image"}):
         errors.found.append(InvalidParameter(name, form.texts[name][0], f"a known field: {', '.join(sorted(known))}"))
     if "image" in form.texts or "image" not in form.files:
         errors.found.append(InvalidParameter("image", None, "one file"))
 
 
-def _scalars(form: Form, errors: _Errors) -> dict[str, Any]:
+def _scalars(form: Form, scalars: Mapping[str, Field], errors: _Errors) -> dict[str, Any]:
     values = {}
-    for name, scalar in SCALARS.items():
+    for name, scalar in scalars.items():
         texts = form.texts.get(name, [])
         with errors.collect():
             if len(texts) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from datetime import timedelta
 
 import structlog
 from PIL import Image
@@ -13,7 +14,17 @@ from jobs.blobs import BlobStore
 from jobs.connection import RedisError
 from jobs.logs import get_logger
 from jobs.queue import EditQueue
-from jobs.records import INPUT_FILE, EditInput, Instruction, Outcome, StoredFile, Submission, new_edit_id, now
+from jobs.records import (
+    INPUT_FILE,
+    EditInput,
+    EditRecord,
+    Instruction,
+    Outcome,
+    StoredFile,
+    Submission,
+    new_edit_id,
+    now,
+)
 from jobs.repository import EditRepository
 from jobs.settings import Settings
 from service import images, parsing
@@ -32,9 +43,9 @@ class Intake:
     blobs: BlobStore
     queue: EditQueue
 
-    def submit(self, form: Form) -> str:
+    def submit(self, form: Form, *, masks_only: bool = False) -> str:
         """Returns the id of the queued edit, or raises the Problem; blocks on decoding and on Redis."""
-        request = parsing.parse(form)
+        request = parsing.parse(form, masks_only=masks_only)
         picture = images.read_picture(form.files["image"].file, self.settings.max_pixels)
         masks = {
             name: images.read_mask(form.files[name].file, picture.size, self.settings.max_pixels, name)
@@ -63,21 +74,29 @@ class Intake:
                 input=_edit_input(request, names, picture.size),
                 metadata=request.metadata,
                 files=files,
+                priority=request.priority,
+                deadline_at=created_at + timedelta(seconds=request.deadline_s) if request.deadline_s else None,
+                previews=request.previews,
             )
             self.repository.create(submission)
-            self._enqueue(edit_id)
+            self._enqueue(submission)
         except Exception:
             self.blobs.delete_edit(edit_id)
             raise
 
-    def _enqueue(self, edit_id: str) -> None:
+    def cancel(self, record: EditRecord) -> None:
+        """Idempotent; an edit that has ended stays as it is."""
+        if self.repository.cancel(record.submission.id) == "canceled":
+            self.queue.remove(record.submission.id, record.submission.priority)
+
+    def _enqueue(self, submission: Submission) -> None:
         try:
-            self.queue.enqueue(edit_id)
+            self.queue.enqueue(submission.id, submission.priority)
         except RedisError:
             failure = Outcome.failed(
                 "unavailable", "The edit could not be queued", "the queue did not answer at submit"
             )
-            self.repository.commit(edit_id, None, failure)
+            self.repository.commit(submission.id, None, failure)
             raise
 
     def _store(self, edit_id: str, name: str, image: Image.Image) -> StoredFile:

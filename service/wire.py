@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from foi_core.spec import Method, Preset
-from jobs.records import EditInput, EditRecord, Metrics, OutputFormat, Problem, Progress, Status
+from jobs.records import EditInput, EditRecord, Metrics, OutputFormat, Priority, Problem, Progress, Status
 from jobs.records import EditWarning as Warned
 
 
@@ -69,13 +69,16 @@ class AttentionMapView(BaseModel):
 
 class Urls(BaseModel):
     self: str
+    cancel: str
 
 
 class Edit(BaseModel):
-    """One edit. A failed edit is no HTTP error: its `error` is a problem object."""
+    """One edit, or one look for masks. A failed edit is no HTTP error: its `error` is a problem object."""
 
     id: str
     status: Status
+    priority: Priority
+    deadline_at: datetime | None
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
@@ -117,6 +120,8 @@ def view(record: EditRecord) -> Edit:
     return Edit(
         id=submission.id,
         status=record.status,
+        priority=submission.priority,
+        deadline_at=submission.deadline_at,
         created_at=submission.created_at,
         started_at=record.started_at,
         completed_at=outcome.completed_at if outcome else None,
@@ -139,7 +144,7 @@ def view(record: EditRecord) -> Edit:
         warnings=outcome.warnings if outcome else (),
         error=outcome.error if outcome else None,
         metadata=submission.metadata,
-        urls=Urls(self=edit_url(submission.id)),
+        urls=Urls(self=edit_url(submission.id), cancel=edit_url(submission.id) + "/cancel"),
     )
 
 

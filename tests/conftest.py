@@ -58,5 +58,5 @@ def blobs(settings: Settings) -> BlobStore:
 
 
 @pytest.fixture
-def queue(raw_redis: Redis, settings: Settings) -> EditQueue:
-    return EditQueue(raw_redis, settings)
+def queue(raw_redis: Redis) -> EditQueue:
+    return EditQueue(raw_redis)

@@ -8,15 +8,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageChops
+from redis import Redis
+from rq import Queue
 
-from foi_core.result import EditResult, EditWarning, Keyword, Progress
+from foi_core.batching import BatchingEngine, Capacity
+from foi_core.result import EditResult, EditWarning, Keyword
 from foi_core.spec import EditSpec, ModelDefaults
+from jobs.blobs import BlobStore
+from jobs.queue import PRIORITIES, rq_queues
 from jobs.records import EditInput, Instruction, Submission, new_edit_id, now
+from jobs.repository import EditRepository
+from worker.reporter import Reporter
+from worker.room import Room
+from worker.task import EditTask
 
 ROOT = Path(__file__).parent.parent
 T = TypeVar("T")
@@ -66,24 +76,40 @@ def submission(edit_id: str | None = None, **changes: object) -> Submission:
         "height": 32,
         **changes,
     }
+    own = {name: values.pop(name) for name in ("priority", "deadline_at", "previews") if name in values}
     edit_input = EditInput.model_validate(values)
-    return Submission(id=edit_id or new_edit_id(), created_at=now(), input=edit_input, metadata=None, files={})
+    whole = {"id": edit_id or new_edit_id(), "created_at": now(), "input": edit_input, "metadata": None, "files": {}}
+    return Submission.model_validate({**whole, **own})
 
 
 class FakeEngine:
-    """Inverts the left half of the picture. `during()` runs in each of its `steps`: to wait there, or to raise."""
+    """Inverts the left half of the picture. Under a real `BatchingEngine`; `during()` runs in each of its `steps`: to
+    wait there, or to raise."""
+
+    device = "cpu"
 
     def __init__(self, during: Callable[[], object] = lambda: None, steps: int = 3) -> None:
         self.during, self.steps, self.edits = during, steps, 0
 
-    def edit(
-        self, image: Image.Image, spec: EditSpec, on_progress: Callable[[Progress], None] | None = None
-    ) -> EditResult:
-        for step in range(1, self.steps + 1):
-            self.during()
-            if on_progress is not None:
-                on_progress(Progress(step, self.steps, "denoise"))
-        self.edits += 1
+    def batching(self, edits: int = 4, on_change: Callable[[], None] = lambda: None) -> BatchingEngine:
+        return BatchingEngine(self, Capacity(edits, 10**6), on_change)  # type: ignore[arg-type]
+
+    def admit(self, image: Image.Image, spec: EditSpec) -> FakeState:
+        return FakeState(image, spec, self.steps)
+
+    def step(self, states: list[FakeState]) -> None:
+        self.during()
+        for state in states:
+            state.step += 1
+
+    def preview(self, state: FakeState) -> Image.Image:
+        return state.image.resize((8, 8))
+
+    def finish(self, states: list[FakeState]) -> list[EditResult]:
+        self.edits += len(states)
+        return [self.result(state.image, state.spec) for state in states]
+
+    def result(self, image: Image.Image, spec: EditSpec) -> EditResult:
         left = Image.new("L", image.size, 0)
         left.paste(255, (0, 0, image.width // 2, image.height))
         masks = tuple(part.mask or left for part in spec.instructions)
@@ -102,6 +128,33 @@ class FakeEngine:
             seconds=0.25,
             unet_rows=0,
         )
+
+
+@dataclass
+class FakeState:
+    image: Image.Image
+    spec: EditSpec
+    steps: int
+    step: int = 0
+    latent_size: tuple[int, int] = (8, 8)
+
+
+def run_edit(engine: FakeEngine, repository: EditRepository, blobs: BlobStore, edit_id: str) -> None:
+    """One edit, as a thread of a worker runs it."""
+    batching = engine.batching()
+    reporter = Reporter(repository)
+    batching._on_change = reporter.changed
+    place = Room(1).enter(0)
+    assert place is not None
+    try:
+        EditTask(batching, reporter, repository, blobs, edit_timeout_s=60, max_deaths=2)(edit_id, place)
+    finally:
+        reporter.close()
+        batching.close()
+
+
+def normal_queue(redis: Redis) -> Queue:
+    return rq_queues(redis)[PRIORITIES.index("normal")]
 
 
 def python(*arguments: str, environment: dict[str, str] | None = None, **options: object) -> subprocess.Popen[str]:

@@ -9,16 +9,15 @@ from redis.exceptions import LockNotOwnedError
 from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job
 from rq.registry import FailedJobRegistry
-from rq.timeouts import JobTimeoutException
 from rq.utils import as_text, parse_composite_key
 from rq.worker_registration import clean_worker_registry
 
 from jobs.blobs import BlobStore
 from jobs.logs import get_logger
-from jobs.queue import rq_queue
-from jobs.records import Outcome
+from jobs.queue import EditsQueue, rq_queues
 from jobs.repository import EditRepository
 from worker.rq_worker import LEASE_S
+from worker.task import worker_lost
 
 LOCK_S = 5
 """A reaper that is killed in the middle delays the next one by this much. RQ's own lock: by 15 minutes."""
@@ -28,30 +27,27 @@ log = get_logger(__name__)
 
 
 class FailureHandler:
-    """RQ's exception handler, for attempts that ended outside `run_edit`: killed, timed out, or cut off from Redis."""
+    """RQ's exception handler, for attempts whose worker has died."""
 
-    def __init__(self, repository: EditRepository) -> None:
-        self._repository = repository
+    def __init__(self, repository: EditRepository, max_deaths: int) -> None:
+        self._repository, self._max_deaths = repository, max_deaths
 
-    def __call__(self, job: Job, kind: type[BaseException], error: BaseException, _traceback: object) -> None:
-        if issubclass(kind, JobTimeoutException):
-            job.retries_left = 0  # it would take as long again
-            reason = Outcome.failed("deadline-exceeded", "The edit took too long", "it was stopped at the time limit")
-        else:
-            detail = f"every attempt ended without an answer; the last one with {kind.__name__}"
-            reason = Outcome.failed("worker-lost", "The workers that ran the edit died", detail)
-        log.warning("attempt lost", edit_id=job.id, reason=str(error) or kind.__name__, retries_left=job.retries_left)
-        if not job.retries_left:
-            self._repository.commit(job.id, None, reason)
+    def __call__(self, job: Job, _kind: type[BaseException], error: BaseException, _traceback: object) -> None:
+        log.warning("attempt lost: its worker died", edit_id=job.id, reason=str(error))
+        self._repository.release(job.id, None, blameless=False)
+        record = self._repository.get(job.id)
+        if record is not None and record.deaths >= self._max_deaths:
+            job.retries_left = 0
+            self._repository.commit(job.id, None, worker_lost(record.deaths))
 
 
 class Reaper:
     """Every worker process and the supervisor have one; a lock in Redis lets one of them act at a time."""
 
-    def __init__(self, connection: Redis, repository: EditRepository) -> None:
+    def __init__(self, connection: Redis, repository: EditRepository, max_deaths: int) -> None:
         self._connection = connection
-        self._queue = rq_queue(connection)
-        self._handler = FailureHandler(repository)
+        self._queues = rq_queues(connection)
+        self._handler = FailureHandler(repository, max_deaths)
         self._popped_since: dict[str, float] = {}
 
     def tick(self) -> None:
@@ -61,12 +57,13 @@ class Reaper:
         if not lock.acquire():
             return
         try:
-            self._forget_ended_leases()
-            self._queue.started_job_registry.cleanup(exception_handlers=[self._handler])
-            FailedJobRegistry(queue=self._queue).cleanup()
-            clean_worker_registry(self._queue)
-            for job_id in stuck:
-                self._requeue(job_id)
+            for queue in self._queues:
+                self._forget_ended_leases(queue)
+                queue.started_job_registry.cleanup(exception_handlers=[self._handler])
+                FailedJobRegistry(queue=queue).cleanup()
+                clean_worker_registry(queue)
+            for queue, job_id in stuck:
+                self._requeue(queue, job_id)
         finally:
             try:
                 lock.release()
@@ -75,34 +72,39 @@ class Reaper:
 
     def reclaim(self, worker_name: str) -> None:
         """Ends the leases of a worker that is known to be dead, so that the next tick gives its jobs back."""
-        registry = self._queue.started_job_registry
-        for job_id, execution_id in registry.get_job_and_execution_ids(cleanup=False):
-            try:
-                execution = Execution.fetch(execution_id, job_id, self._connection)
-            except ValueError:
-                continue  # its lease has ended by itself
-            if execution.worker_name.startswith(worker_name):
-                self._connection.zadd(registry.key, {execution.composite_key: 0}, xx=True)
+        for registry in (queue.started_job_registry for queue in self._queues):
+            for job_id, execution_id in registry.get_job_and_execution_ids(cleanup=False):
+                try:
+                    execution = Execution.fetch(execution_id, job_id, self._connection)
+                except ValueError:
+                    continue  # its lease has ended by itself
+                if execution.worker_name.startswith(worker_name):
+                    self._connection.zadd(registry.key, {execution.composite_key: 0}, xx=True)
 
-    def _forget_ended_leases(self) -> None:
+    def _forget_ended_leases(self, queue: EditsQueue) -> None:
         """Removes them from their jobs' own lists too: RQ forgets to, and cannot delete a job that lists one."""
-        ended = self._connection.zrangebyscore(self._queue.started_job_registry.key, 0, time.time())
+        ended = self._connection.zrangebyscore(queue.started_job_registry.key, 0, time.time())
         for job_id, execution_id in map(parse_composite_key, map(as_text, ended)):
             self._connection.zrem(ExecutionRegistry(job_id, self._connection).key, execution_id)
 
-    def _stuck(self) -> list[str]:
+    def _stuck(self) -> list[tuple[EditsQueue, str]]:
         """Jobs that were popped a lease ago and never started: their worker died between the two."""
-        started = {job_id for job_id, _ in self._queue.started_job_registry.get_job_and_execution_ids(cleanup=False)}
+        popped = [(queue, job_id) for queue in self._queues for job_id in self._popped(queue)]
         now = time.monotonic()
-        popped = [job_id for job_id in self._queue.intermediate_queue.get_job_ids() if job_id not in started]
-        self._popped_since = {job_id: self._popped_since.get(job_id, now) for job_id in popped}
-        return [job_id for job_id, since in self._popped_since.items() if now - since > LEASE_S]
+        self._popped_since = {job_id: self._popped_since.get(job_id, now) for _, job_id in popped}
+        return [(queue, job_id) for queue, job_id in popped if now - self._popped_since[job_id] > LEASE_S]
 
-    def _requeue(self, job_id: str) -> None:
+    def _popped(self, queue: EditsQueue) -> list[str]:
+        taken = queue.intermediate_queue.get_job_ids()
+        leases = queue.started_job_registry.get_job_and_execution_ids(cleanup=False) if taken else ()
+        started = {job_id for job_id, _ in leases}
+        return [job_id for job_id in taken if job_id not in started]
+
+    def _requeue(self, queue: EditsQueue, job_id: str) -> None:
         log.warning("edit requeued: its worker died before it started", edit_id=job_id)
         with self._connection.pipeline(transaction=True) as pipeline:
-            pipeline.lrem(self._queue.intermediate_queue_key, 1, job_id)
-            self._queue.push_job_id(job_id, pipeline=pipeline, at_front=True)
+            pipeline.lrem(queue.intermediate_queue_key, 1, job_id)
+            queue.push_job_id(job_id, pipeline=pipeline, at_front=True)
             pipeline.execute()
         del self._popped_since[job_id]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 from typing import Any
@@ -11,14 +11,16 @@ from redis import Redis
 from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
 from rq.executions import Execution
-from rq.job import Job
+from rq.job import Job, Retry
 from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
 from rq.worker import WorkerStatus
 
+from foi_core.errors import EngineDied
 from jobs.connection import RedisError
 from jobs.logs import get_logger
-from jobs.queue import job_class, rq_queue
+from jobs.queue import RETRIES, RUN_EDIT, EditsQueue, job_class, rq_queues
+from worker.room import HandedBack, Place, Room
 
 LEASE_S = 6
 """A job whose lease was not renewed for so long is taken from its worker (RQ's own: the job's timeout and 60 s)."""
@@ -26,12 +28,14 @@ RENEW_S = 2
 POLL_S = 1
 """How soon an idle worker notices that it should stop."""
 
+Task = Callable[[str, Place], None]
 log = get_logger(__name__)
 
 
 class EditWorker(SimpleWorker):  # type: ignore[misc]  # rq is untyped
     """Runs jobs in the calling thread. `work()` returns after `stop()`, when the running job is done."""
 
+    queue_class = EditsQueue
     death_penalty_class = TimerDeathPenalty
     dequeue_timeout = POLL_S
     should_run_maintenance_tasks = (
@@ -39,40 +43,75 @@ class EditWorker(SimpleWorker):  # type: ignore[misc]  # rq is untyped
     )
 
     def __init__(
-        self,
-        name: str,
-        connection: Redis,
-        tasks: Mapping[str, Callable[..., object]],
-        on_failure: Callable[..., None],
+        self, name: str, connection: Redis, task: Task, room: Room, is_alive: Callable[[], bool] = lambda: True
     ) -> None:
-        """`name` must never come twice: RQ refuses the name of a worker that was killed. One connection per worker."""
-        jobs = job_class(tasks)
+        """`name` must never come twice: RQ refuses the name of a worker that was killed. One connection per worker.
+        Leases are renewed only while `is_alive()`: a process that hangs must lose its edits."""
+        jobs = job_class({RUN_EDIT: self._run})
         super().__init__(
-            [rq_queue(connection, jobs)],
+            rq_queues(connection, jobs),
             name=name,
             connection=connection,
+            queue_class=EditsQueue,
             job_class=jobs,
             serializer=JSONSerializer,
-            exception_handlers=[on_failure],
         )
+        self._task, self._room, self._is_alive = task, room, is_alive
+        self._place: Place | None = None
 
     def stop(self) -> None:
         """May be called from any thread."""
         self._stop_requested = True
 
+    def _run(self, edit_id: str) -> Retry | None:
+        """The job. What RQ gets back tells it to put the job at the front of its queue again, or to forget it."""
+        assert self._place is not None
+        try:
+            self._task(edit_id, self._place)
+        except (HandedBack, EngineDied):
+            return Retry(max=RETRIES, enqueue_at_front=True)
+        return None
+
     def execute_job(self, job: Job, queue: Queue) -> None:
-        execution = self.prepare_execution(job)
-        with self._renewed_lease(job, execution):
-            self.perform_job(job, queue, execution)
-        self.set_state(WorkerStatus.IDLE)
+        assert self._place is not None
+        try:
+            execution = self.prepare_execution(job)
+            with self._renewed_lease(job, execution):
+                self.perform_job(job, queue, execution)
+            self.set_state(WorkerStatus.IDLE)
+        finally:
+            self._place.leave()
+
+    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:  # noqa: ARG002
+        """RQ moves jobs, and takes them out here, only where there is one queue."""
+        super().prepare_job_execution(job, remove_from_intermediate_queue=True)
 
     def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:  # noqa: ARG002
-        """In slices, because nothing interrupts a thread that blocks on Redis."""
+        """In slices, because nothing interrupts a thread that blocks on Redis; when there is room, and one thread at a
+        time."""
         while not self._stop_requested:
-            found = super().dequeue_job_and_maintain_ttl(POLL_S, max_idle_time=POLL_S)
+            if not self._room.turn.acquire(timeout=POLL_S):
+                continue
+            try:
+                found = self._dequeue()
+            finally:
+                self._room.turn.release()
             if found is not None:
                 return found
         raise StopRequested
+
+    def _dequeue(self) -> Any:
+        place = self._room.enter(POLL_S)
+        if place is None or self._stop_requested:
+            return None
+        found = None
+        try:
+            found = super().dequeue_job_and_maintain_ttl(POLL_S, max_idle_time=POLL_S)
+        finally:
+            if found is None:
+                place.leave()
+        self._place = place
+        return found
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:  # noqa: ARG002
         return LEASE_S
@@ -80,6 +119,12 @@ class EditWorker(SimpleWorker):  # type: ignore[misc]  # rq is untyped
     def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
         if self._still_ours(job, execution):
             super().handle_job_success(job, queue, started_job_registry, execution)
+
+    def handle_job_retry(
+        self, job: Job, queue: Queue, retry: Retry, started_job_registry: Any, execution: Execution
+    ) -> None:
+        if self._still_ours(job, execution):
+            super().handle_job_retry(job, queue, retry, started_job_registry, execution)
 
     def handle_job_failure(
         self,
@@ -110,6 +155,8 @@ class EditWorker(SimpleWorker):  # type: ignore[misc]  # rq is untyped
 
         def renew() -> None:
             while not done.wait(RENEW_S):
+                if not self._is_alive():
+                    continue
                 try:
                     self.maintain_heartbeats(job, execution)
                 except RedisError as error:

@@ -12,9 +12,10 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from jobs import logs
+from jobs import logs, presence
 from jobs.connection import RedisError, connect
 from jobs.processes import end_with_parent
 from jobs.redis_server import EmbeddedRedis, GivenRedis, RedisUnavailableError, running_redis
@@ -26,7 +27,8 @@ from worker.reaper import Reaper
 SAMPLE = Path("demo/samples/scene.png")
 SAMPLE_INSTRUCTION = "make the sky orange"
 POLL_S = 0.2
-DRAIN_S = 60
+GRACE_S = 15
+"""Beyond the time in which workers finish or hand back their edits."""
 MAX_BACKOFF_S = 10.0
 STABLE_S = 30
 """A child that lived so long starts again at once; one that keeps dying waits longer each time."""
@@ -47,12 +49,13 @@ class Child:
         self._deaths, self._start_at, self._started = 0, 0.0, 0.0
         self.process: subprocess.Popen[bytes] | None = None
         self.name = ""
+        self.heard_at: float | None = None
 
     def start_when_due(self) -> None:
         if self.process is not None or time.monotonic() < self._start_at:
             return
         self.name = f"{self.kind}-{uuid.uuid4().hex[:12]}"
-        self._started = time.monotonic()
+        self._started, self.heard_at = time.monotonic(), None
         # A session of its own: Ctrl-C reaches the supervisor alone, which then stops its children in order.
         self.process = subprocess.Popen(
             self._command(self.name), env=self._environment, start_new_session=True, preexec_fn=end_with_parent()
@@ -83,12 +86,11 @@ class Supervisor:
         self._settings, self._redis = settings, redis
         environment = {**os.environ, "FOI_REDIS_URL": redis.url}
         self._service = Child("service", lambda _: [sys.executable, "-m", "service"], environment)
-        self._workers = [
-            Child("worker", lambda name: [sys.executable, "-m", "worker", "--name", name], environment)
-            for _ in range(settings.workers)
-        ]
-        repository = EditRepository(connect(redis.url, decode=True), settings.retention_s)
-        self._reaper = Reaper(connect(redis.url), repository)
+        self._workers = [Child("worker", partial(_worker_command, i), environment) for i in range(settings.workers)]
+        self._presence = connect(redis.url, decode=True)
+        self._reaper = Reaper(
+            connect(redis.url), EditRepository(self._presence, settings.retention_s), settings.max_deaths
+        )
         self._signals = 0
         self._announced = False
 
@@ -122,10 +124,26 @@ class Supervisor:
     def _reap(self, dead: str | None = None) -> None:
         try:
             if dead is not None:
+                presence.withdraw(self._presence, dead)
                 self._reaper.reclaim(dead)
             self._reaper.tick()
+            self._kill_the_silent({worker.name for worker in presence.present(self._presence)})
         except RedisError as error:
             log.warning("reaper skipped", reason=str(error))
+            self._kill_the_silent({worker.name for worker in self._workers if worker.heard_at is not None})
+
+    def _kill_the_silent(self, heard: set[str]) -> None:
+        """A worker that was heard of and is not any more is frozen as a whole: its own watch cannot see it. While Redis
+        is away nobody can be heard, and nobody is to blame."""
+        now = time.monotonic()
+        for child in self._workers:
+            if child.name in heard:
+                child.heard_at = now
+                continue
+            silent_s = 0 if child.heard_at is None else now - child.heard_at
+            if child.process is not None and silent_s > self._settings.hang_s:
+                log.error("worker is silent: killing it", name=child.name)
+                child.process.kill()
 
     def _announce_when_ready(self) -> None:
         if self._announced or not _is_ready(self._address):
@@ -152,13 +170,17 @@ class Supervisor:
         for child in children:
             assert child.process is not None
             child.process.terminate()
-        deadline = time.monotonic() + DRAIN_S
+        deadline = time.monotonic() + self._settings.drain_s + GRACE_S
         while time.monotonic() < deadline and self._signals == seen:
             if all(child.process is None or child.process.poll() is not None for child in children):
                 break
             time.sleep(POLL_S / 4)
         for child in children:
             child.end(time.monotonic())
+
+
+def _worker_command(index: int, name: str) -> list[str]:
+    return [sys.executable, "-m", "worker", "--name", name, "--index", str(index)]
 
 
 def _is_ready(address: str) -> bool:

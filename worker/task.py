@@ -5,101 +5,128 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from PIL import Image
-from rq.timeouts import JobTimeoutException
 
-from foi_core.errors import EditCanceled, InvalidParameter
-from foi_core.result import EditResult
-from foi_core.result import Progress as EngineProgress
+from foi_core.errors import DeadlineExceeded, EditCanceled, EngineDied, InvalidParameter, ModelFailure, OutOfMemory
 from foi_core.spec import EditSpec
 from jobs.blobs import BlobStore
-from jobs.connection import RedisError
 from jobs.logs import get_logger
-from jobs.records import INPUT_FILE, EditRecord, Outcome, Progress
+from jobs.queue import PRIORITIES
+from jobs.records import INPUT_FILE, EditRecord, Outcome, now
 from jobs.repository import EditRepository
 from worker.files import Files, succeeded
+from worker.reporter import AttemptLost, Reporter, Watched
+from worker.room import HandedBack, Place
 
-PROGRESS_INTERVAL_S = 0.2
+if TYPE_CHECKING:  # it imports torch
+    from foi_core.batching import BatchingEngine
+
+Look = Callable[[], Image.Image | None]
 
 log = get_logger(__name__)
 
 
-class Engine(Protocol):
-    """What a task needs of `foi_core.engine.Engine`."""
+@dataclass(frozen=True)
+class EditTask:
+    """What a thread of the worker does with an edit's id."""
 
-    def edit(
-        self, image: Image.Image, spec: EditSpec, on_progress: Callable[[EngineProgress], None] | None = None
-    ) -> EditResult: ...
+    engine: BatchingEngine
+    reporter: Reporter
+    repository: EditRepository
+    blobs: BlobStore
+    edit_timeout_s: int
+    max_deaths: int
 
+    def __call__(self, edit_id: str, place: Place) -> None:
+        """May be called again for the same edit, also by two workers at once: one outcome stays. `place` is left as
+        soon as the engine is done.
 
-def run_edit(engine: Engine, repository: EditRepository, blobs: BlobStore, edit_id: str) -> None:
-    """May be called again for the same edit, also by two workers at once: one outcome stays.
+        Raises HandedBack and EngineDied where another worker should run it, and where Redis fails. Everything else is
+        the edit's own failure, told in its record.
+        """
+        with structlog.contextvars.bound_contextvars(edit_id=edit_id):
+            record = self.repository.get(edit_id)
+            if record is None or record.terminal:
+                log.info("nothing to do: the edit has ended or expired")
+                return
+            with place.alone() if record.deaths else nullcontext():
+                self._attempt(edit_id, place)
 
-    Raises only where Redis fails; then RQ tries again. Everything else is the edit's own failure, told in its record.
-    """
-    with structlog.contextvars.bound_contextvars(edit_id=edit_id):
-        attempt = repository.start(edit_id)
-        record = repository.get(edit_id)
+    def _attempt(self, edit_id: str, place: Place) -> None:
+        attempt = self.repository.start(edit_id)
+        record = self.repository.get(edit_id)
         if attempt is None or record is None:
             log.info("nothing to do: the edit has ended or expired")
             return
         log.info("edit started", attempt=attempt)
         try:
-            outcome = _run(engine, blobs, record, attempt, ProgressWriter(repository, edit_id, attempt))
-        except EditCanceled:
+            outcome = self._outcome(record, attempt, place)
+        except AttemptLost:
             log.warning("edit given up: another worker has it, or it has ended", attempt=attempt)
             return
-        if repository.commit(edit_id, attempt, outcome):
+        except (HandedBack, EngineDied) as error:
+            # A device that dies may have died of this edit.
+            self.repository.release(edit_id, attempt, blameless=isinstance(error, HandedBack))
+            log.warning("edit handed back", attempt=attempt, reason=str(error))
+            raise
+        if self.repository.commit(edit_id, attempt, outcome):
             log.info("edit ended", status=outcome.status, error=outcome.error.detail if outcome.error else None)
         else:
-            log.warning("outcome refused: another worker has the edit, or it has ended", attempt=attempt)
+            log.warning("outcome refused: the edit was canceled, has ended, or is another worker's", attempt=attempt)
+            self.blobs.delete_outputs(edit_id, attempt)
 
-
-class ProgressWriter:
-    """Passes the engine's progress on, at most five times a second. Ends the edit when another attempt has it."""
-
-    def __init__(self, repository: EditRepository, edit_id: str, attempt: int) -> None:
-        self._repository, self._edit_id, self._attempt = repository, edit_id, attempt
-        self._stage: str | None = None
-        self._next = 0.0
-
-    def __call__(self, progress: EngineProgress) -> None:
-        if progress.stage == self._stage and time.monotonic() < self._next:
-            return
-        self._stage, self._next = progress.stage, time.monotonic() + PROGRESS_INTERVAL_S
-        shown = Progress(step=progress.step, steps=progress.steps, stage=progress.stage)
+    def _outcome(self, record: EditRecord, attempt: int, place: Place) -> Outcome:
+        if record.status == "canceling":
+            return Outcome.canceled()
+        if record.deaths > self.max_deaths:
+            return worker_lost(record.deaths - 1)
         try:
-            current = self._repository.progress(self._edit_id, self._attempt, shown)
-        except RedisError as error:
-            log.warning("progress not written", reason=str(error))
-            return
-        if not current:
-            raise EditCanceled("the attempt is no longer the newest")
+            return self._edited(record, attempt, place)
+        except (AttemptLost, HandedBack, EngineDied):
+            raise
+        except EditCanceled:
+            return Outcome.canceled()
+        except InvalidParameter as error:
+            return Outcome.failed("invalid-parameter", "A field is not allowed", str(error))
+        except ModelFailure as error:
+            return Outcome.failed("internal", "The model failed", str(error))
+        except OutOfMemory as error:
+            return Outcome.failed("out-of-memory", "Out of memory", str(error))
+        except DeadlineExceeded as error:
+            return Outcome.failed("deadline-exceeded", "The edit took too long", str(error))
+        except Exception as error:
+            log.exception("edit failed unexpectedly")
+            detail = f"an unexpected error ({type(error).__name__}); it is in the log under the edit's id"
+            return Outcome.failed("internal", "Something went wrong on our side", detail)
 
-
-def _run(engine: Engine, blobs: BlobStore, record: EditRecord, attempt: int, on_progress: ProgressWriter) -> Outcome:
-    try:
-        picture, spec = _load(blobs, record)
-        result = engine.edit(picture, spec, on_progress)
-        return succeeded(record, picture, result, Files(blobs, record.submission.id, attempt))
-    except EditCanceled:
-        raise
-    except InvalidParameter as error:
-        return Outcome.failed("invalid-parameter", "A field is not allowed", str(error))
-    except JobTimeoutException:
-        return Outcome.failed(
-            "deadline-exceeded", "The edit took too long", "it was stopped at the service's time limit"
+    def _edited(self, record: EditRecord, attempt: int, place: Place) -> Outcome:
+        picture, spec = _load(self.blobs, record)
+        submission, left = record.submission, float(self.edit_timeout_s)
+        if submission.deadline_at is not None:
+            left = min(left, (submission.deadline_at - now()).total_seconds())
+        ticket = self.engine.submit(
+            picture, spec, priority=PRIORITIES.index(submission.priority), deadline=time.monotonic() + left
         )
-    except Exception as error:
-        log.exception("edit failed unexpectedly")
-        if type(error).__name__ == "OutOfMemoryError":  # torch's; this module does not import torch
-            hint = "the device has too little memory for this picture; send a smaller one, or fewer sub-instructions"
-            return Outcome.failed("out-of-memory", "Out of memory", hint)
-        detail = f"an unexpected error ({type(error).__name__}); it is in the log under the edit's id"
-        return Outcome.failed("internal", "Something went wrong on our side", detail)
+        look = partial(self.engine.preview, ticket) if submission.previews else None
+        self.reporter.watch(Watched(submission.id, attempt, ticket, look))
+        try:
+            result = ticket.result.result()
+        finally:
+            self.reporter.forget(submission.id)
+            place.leave()
+        return succeeded(record, picture, result, Files(self.blobs, submission.id, attempt))
+
+
+def worker_lost(deaths: int) -> Outcome:
+    """The end of an edit under which too many workers died."""
+    detail = f"{deaths} workers died while they ran the edit; it is not tried again, and others are not affected"
+    return Outcome.failed("worker-lost", "The workers that ran the edit died", detail)
 
 
 def _load(blobs: BlobStore, record: EditRecord) -> tuple[Image.Image, EditSpec]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 from redis import Redis
 
 from jobs.connection import connect
-from jobs.records import Outcome, Progress, now
-from jobs.repository import EditRepository
+from jobs.records import Outcome, Output, Progress, now
+from jobs.repository import EditRepository, Reply, Report, events_key
 from tests.support import submission
 
 DONE = Outcome(status="succeeded", completed_at=now())
@@ -29,7 +31,7 @@ def test_an_unknown_edit_is_none_and_cannot_be_started_or_ended(repository: Edit
     assert repository.get("edit_x") is None
     assert repository.start("edit_x") is None
     assert not repository.commit("edit_x", None, DONE)
-    assert not repository.progress("edit_x", 1, Progress(step=1, steps=2, stage="denoise"))
+    assert told(repository, "edit_x", 1, Progress(step=1, steps=2, stage="denoise")) == Reply.LOST
     assert redis.keys() == []
 
 
@@ -47,9 +49,9 @@ def test_an_attempt_that_was_given_up_for_dead_can_change_nothing(repository: Ed
     paused, current = repository.start(edit_id), repository.start(edit_id)
     assert paused is not None
     assert current is not None
-    assert not repository.progress(edit_id, paused, Progress(step=9, steps=9, stage="denoise"))
+    assert told(repository, edit_id, paused, Progress(step=9, steps=9, stage="denoise")) == Reply.LOST
     assert not repository.commit(edit_id, paused, FAILED)
-    assert repository.progress(edit_id, current, Progress(step=1, steps=9, stage="denoise"))
+    assert told(repository, edit_id, current, Progress(step=1, steps=9, stage="denoise")) == Reply.GO_ON
     assert repository.commit(edit_id, current, DONE)
     record = repository.get(edit_id)
     assert record is not None
@@ -106,7 +108,7 @@ def test_the_record_expires_and_leaves_a_tombstone(repository: EditRepository, r
 
 def test_a_restart_forgets_the_progress_of_the_attempt_before(repository: EditRepository) -> None:
     edit_id = _created(repository)
-    repository.progress(edit_id, repository.start(edit_id) or 0, Progress(step=5, steps=9, stage="denoise"))
+    told(repository, edit_id, repository.start(edit_id) or 0, Progress(step=5, steps=9, stage="denoise"))
     repository.start(edit_id)
     record = repository.get(edit_id)
     assert record is not None
@@ -116,6 +118,105 @@ def test_a_restart_forgets_the_progress_of_the_attempt_before(repository: EditRe
 def test_known_tells_which_edits_have_a_record(repository: EditRepository) -> None:
     edit_id = _created(repository)
     assert repository.known([edit_id, "edit_other"]) == {edit_id}
+
+
+HALF = Progress(step=5, steps=9, stage="denoise")
+
+
+def test_a_queued_edit_is_canceled_at_once_and_never_starts(repository: EditRepository) -> None:
+    edit_id = _created(repository)
+    assert repository.cancel(edit_id) == "canceled"
+    assert repository.start(edit_id) is None
+    assert [repository.cancel(edit_id), repository.cancel("edit_x")] == ["ended", "unknown"]
+    record = repository.get(edit_id)
+    assert record is not None
+    assert (record.status, record.terminal) == ("canceled", True)
+
+
+def test_a_running_edit_is_told_of_its_cancel_and_cannot_succeed_after_it(
+    repository: EditRepository, redis: Redis
+) -> None:
+    edit_id = _created(repository)
+    attempt = repository.start(edit_id) or 0
+    assert [repository.cancel(edit_id), repository.cancel(edit_id)] == ["canceling", "canceling"]
+    assert told(repository, edit_id, attempt, HALF) == Reply.CANCELED
+    assert not repository.commit(edit_id, attempt, DONE)
+    record = repository.get(edit_id)
+    assert record is not None
+    assert (record.status, record.files) == ("canceled", {})
+    assert events(redis, edit_id)[-2:] == [("status", {"status": "canceled"}), ("done", {"status": "canceled"})]
+
+
+def test_a_cancel_survives_the_death_of_the_worker(repository: EditRepository) -> None:
+    edit_id = _created(repository)
+    repository.start(edit_id)
+    repository.cancel(edit_id)
+    repository.release(edit_id, None, blameless=False)
+    attempt = repository.start(edit_id)
+    record = repository.get(edit_id)
+    assert record is not None
+    assert record.status == "canceling"
+    assert repository.commit(edit_id, attempt, Outcome.canceled())
+
+
+def test_an_edit_that_was_handed_back_waits_again_and_its_old_attempt_is_lost(repository: EditRepository) -> None:
+    edit_id = _created(repository)
+    attempt = repository.start(edit_id) or 0
+    assert repository.release(edit_id, attempt, blameless=True)
+    record = repository.get(edit_id)
+    assert record is not None
+    assert (record.status, record.deaths, record.started_at) == ("queued", 0, None)
+    assert told(repository, edit_id, attempt, HALF) == Reply.LOST
+    assert not repository.release(edit_id, attempt, blameless=True), "it is not running"
+    assert repository.start(edit_id) == attempt + 1
+
+
+def test_deaths_are_counted_until_an_attempt_ends_otherwise(repository: EditRepository) -> None:
+    edit_id = _created(repository)
+    for deaths in (1, 2):
+        repository.start(edit_id)
+        repository.release(edit_id, None, blameless=False)
+        record = repository.get(edit_id)
+        assert record is not None
+        assert record.deaths == deaths
+
+
+def test_the_events_tell_what_happened_and_end_once(repository: EditRepository, redis: Redis) -> None:
+    edit_id = _created(repository)
+    attempt = repository.start(edit_id) or 0
+    for _ in range(2):
+        told(repository, edit_id, attempt, HALF)
+    repository.report([Report(edit_id, attempt, HALF, "data:image/jpeg;base64,x")])
+    outcome = Outcome(
+        status="succeeded", completed_at=now(), outputs=(Output(seed=1, file="result.png", width=4, height=4),)
+    )
+    repository.commit(edit_id, attempt, outcome)
+    repository.commit(edit_id, attempt, FAILED)
+    assert [kind for kind, _ in events(redis, edit_id)] == [
+        "status",
+        "status",
+        "progress",
+        "preview",
+        "status",
+        "output",
+        "done",
+    ]
+    assert 0 < redis.ttl(events_key(edit_id)) <= repository.retention_s
+
+
+def test_the_events_of_a_long_edit_are_trimmed(repository: EditRepository, redis: Redis) -> None:
+    edit_id = _created(repository)
+    attempt = repository.start(edit_id) or 0
+    repository.report([Report(edit_id, attempt, Progress(step=i, steps=2000, stage="denoise")) for i in range(2000)])
+    assert redis.xlen(events_key(edit_id)) < 1000
+
+
+def told(repository: EditRepository, edit_id: str, attempt: int, progress: Progress) -> Reply:
+    return repository.report([Report(edit_id, attempt, progress)])[0]
+
+
+def events(redis: Redis, edit_id: str) -> list[tuple[str, Any]]:
+    return [(fields["type"], json.loads(fields["data"])) for _, fields in redis.xrange(events_key(edit_id))]
 
 
 def _created(repository: EditRepository) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from threading import Timer
+from typing import Any
 
 import httpx
 import pytest
@@ -13,13 +14,12 @@ from redis import Redis
 from jobs.blobs import BlobStore
 from jobs.queue import EditQueue
 from jobs.repository import EditRepository
-from tests.support import FakeEngine, encoded, picture
-from worker.task import run_edit
+from tests.support import FakeEngine, encoded, picture, run_edit, wait_until
 
 ONE = {"instruction": "make the ball red"}
 FIELDS = {
     "id", "status", "created_at", "started_at", "completed_at", "expires_at", "progress", "input", "outputs", "masks",
-    "attention_maps", "metrics", "warnings", "error", "metadata", "urls",
+    "attention_maps", "metrics", "warnings", "error", "metadata", "urls", "priority", "deadline_at",
 }  # fmt: skip
 
 
@@ -105,8 +105,20 @@ def test_the_edit_is_seen_running_and_done_with_its_proof(
     client: httpx.Client, repository: EditRepository, served_blobs: BlobStore
 ) -> None:
     submitted = submit(client).json()
-    seen: list[dict[str, object]] = []
-    engine = FakeEngine(lambda: seen.append(client.get(submitted["urls"]["self"]).json()))
+    seen: list[dict[str, Any]] = []
+
+    def look() -> None:
+        def shown() -> bool:
+            edit = client.get(submitted["urls"]["self"]).json()
+            if edit["progress"] and edit["progress"]["step"] == step:
+                seen.append(edit)
+                return True
+            return False
+
+        step = len(seen)
+        wait_until(shown)
+
+    engine = FakeEngine(look)
     run_edit(engine, repository, served_blobs, submitted["id"])
     answer = client.get(submitted["urls"]["self"])
     edit = answer.json()

@@ -12,8 +12,7 @@ from PIL import Image
 from jobs.blobs import BlobStore
 from jobs.repository import EditRepository
 from tests.service.test_edits import submit
-from tests.support import FakeEngine, picture
-from worker.task import run_edit
+from tests.support import FakeEngine, picture, run_edit
 
 
 @pytest.fixture

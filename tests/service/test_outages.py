@@ -61,7 +61,7 @@ class BrokenQueue(EditQueue):
 def test_an_edit_that_cannot_be_queued_is_failed_and_its_files_are_removed(
     repository: EditRepository, blobs: BlobStore, raw_redis: Redis, redis: Redis, settings: Settings
 ) -> None:
-    intake = Intake(settings, repository, blobs, BrokenQueue(raw_redis, settings))
+    intake = Intake(settings, repository, blobs, BrokenQueue(raw_redis))
     form = Form({"instruction": ["make it red"]}, {"image": UploadFile(BytesIO(encoded(picture())))})
     with pytest.raises(RedisConnectionError):
         intake.submit(form)
@@ -77,7 +77,7 @@ def test_an_edit_that_cannot_be_queued_is_failed_and_its_files_are_removed(
 def test_a_full_queue_is_503_and_stores_nothing(
     client: httpx.Client, stored: Callable[[], set[str]], raw_redis: Redis, served_settings: Settings
 ) -> None:
-    raw_redis.rpush("rq:queue:edits", *range(served_settings.max_queue))
+    raw_redis.rpush("rq:queue:edits-low", *range(served_settings.max_queue))
     before = stored()
     answer = submit(client)
     refused(answer, 503, "queue-full")

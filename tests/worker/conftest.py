@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator
 from threading import Thread
 
 import pytest
 
+from foi_core.batching import BatchingEngine
 from jobs.blobs import BlobStore
 from jobs.connection import connect
-from jobs.queue import RUN_EDIT, EditQueue
+from jobs.queue import EditQueue
 from jobs.records import INPUT_FILE, EditRecord
 from jobs.repository import EditRepository
 from service.images import to_png
-from tests.support import picture, submission
-from worker.reaper import FailureHandler
+from tests.support import FakeEngine, picture, submission
+from worker.reporter import Reporter
+from worker.room import Room
 from worker.rq_worker import EditWorker
-from worker.task import Engine, run_edit
+from worker.task import EditTask
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def submit(repository: EditRepository, blobs: BlobStore, queue: EditQueue) -> Ca
         new = submission(**changes)
         stored = blobs.put_input(new.id, INPUT_FILE, to_png(picture()), "image/png")
         repository.create(new.model_copy(update={"files": {INPUT_FILE: stored}}))
-        queue.enqueue(new.id)
+        queue.enqueue(new.id, new.priority)
         return new.id
 
     return take_in
@@ -46,22 +47,26 @@ def look(repository: EditRepository) -> Callable[[str], EditRecord]:
 
 
 @pytest.fixture
-def work(redis_url: str, repository: EditRepository, blobs: BlobStore) -> Iterator[Callable[[Engine], EditWorker]]:
+def work(redis_url: str, repository: EditRepository, blobs: BlobStore) -> Iterator[Callable[[FakeEngine], EditWorker]]:
     """Starts an RQ worker in a thread; all of them are stopped at the end."""
-    started: list[tuple[EditWorker, Thread]] = []
+    started: list[tuple[EditWorker, Thread, BatchingEngine]] = []
+    reporter = Reporter(repository)
 
-    def start(engine: Engine) -> EditWorker:
-        tasks: Mapping[str, Callable[..., object]] = {RUN_EDIT: partial(run_edit, engine, repository, blobs)}
-        worker = EditWorker(f"test-{uuid.uuid4().hex}", connect(redis_url), tasks, FailureHandler(repository))
+    def start(engine: FakeEngine) -> EditWorker:
+        batching = engine.batching(on_change=reporter.changed)
+        task = EditTask(batching, reporter, repository, blobs, edit_timeout_s=60, max_deaths=2)
+        worker = EditWorker(f"test-{uuid.uuid4().hex}", connect(redis_url), task, Room(1))
         thread = Thread(target=worker.work, args=(False, "WARNING"), name=worker.name)
         thread.start()
-        started.append((worker, thread))
+        started.append((worker, thread, batching))
         return worker
 
     yield start
-    for worker, _ in started:
+    for worker, *_ in started:
         worker.stop()
-    for worker, thread in started:
+    for worker, thread, batching in started:
         thread.join(20)
         assert not thread.is_alive()
         worker.connection.close()
+        batching.close()
+    reporter.close()

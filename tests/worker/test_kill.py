@@ -5,19 +5,23 @@ from __future__ import annotations
 import signal
 import subprocess
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
 from redis import Redis
 
 from jobs import presence
-from jobs.records import EditRecord
+from jobs.queue import EditQueue
+from jobs.records import EditRecord, Instruction
 from jobs.settings import Settings
 from tests.support import python, wait_until
+from tests.worker.fake_worker import POISON
+from worker.main import EXIT_ENGINE
 
 Submit = Callable[..., str]
 Look = Callable[[str], EditRecord]
-Start = Callable[[float], subprocess.Popen[str]]
+Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
@@ -26,9 +30,10 @@ def start(settings: Settings) -> Iterator[Start]:
     processes = []
     environment = {"FOI_REDIS_URL": settings.redis_url or "", "FOI_DATA_DIR": str(settings.data_dir)}
 
-    def worker(seconds: float) -> subprocess.Popen[str]:
+    def worker(seconds: float, **more: str) -> subprocess.Popen[str]:
         name = f"worker-{uuid.uuid4().hex}"
-        processes.append(python("-m", "tests.worker.fake_worker", name, str(seconds), environment=environment))
+        given = {**environment, **more}
+        processes.append(python("-m", "tests.worker.fake_worker", name, str(seconds), environment=given))
         return processes[-1]
 
     yield worker
@@ -53,13 +58,60 @@ def test_an_edit_survives_kill_9_of_its_worker_with_one_result(
     wait_until(lambda: not redis.keys(f"rq:*{edit_id}*"))
 
 
-def test_sigterm_finishes_the_running_edit_then_exits(submit: Submit, look: Look, start: Start, redis: Redis) -> None:
-    running, waiting = submit(), submit()
+def test_sigterm_finishes_the_running_edits_then_exits(submit: Submit, look: Look, start: Start, redis: Redis) -> None:
+    edits = [submit() for _ in range(12)]
     worker = start(0.4)
-    wait_until(lambda: look(running).status == "running")
+    wait_until(lambda: any(look(edit).status == "running" for edit in edits))
     worker.terminate()
     wait_until(lambda: [w.state for w in presence.present(redis)] == ["draining"])
     assert worker.wait(20) == 0
-    assert look(running).status == "succeeded"
-    assert look(waiting).status == "queued"
+    ends = Counter(look(edit).status for edit in edits)
+    assert ends.keys() == {"succeeded", "queued"}, "begun and done, or not begun"
     assert presence.present(redis) == []
+
+
+def test_what_is_not_done_in_time_is_handed_back_and_nobody_is_blamed(
+    submit: Submit, look: Look, start: Start, queue: EditQueue
+) -> None:
+    edit_id = submit()
+    worker = start(0.7, FOI_DRAIN_S="0")
+    wait_until(lambda: look(edit_id).status == "running")
+    worker.terminate()
+    assert worker.wait(20) == 0
+    assert (look(edit_id).status, look(edit_id).deaths, queue.length()) == ("queued", 0, 1)
+    start(0)
+    wait_until(lambda: look(edit_id).status == "succeeded")
+
+
+def test_a_worker_that_hangs_ends_itself_and_its_edit_is_run_by_another(
+    submit: Submit, look: Look, start: Start
+) -> None:
+    edit_id = submit()
+    worker = start(1000, FOI_HANG_S="5")
+    wait_until(lambda: look(edit_id).status == "running")
+    assert worker.wait(20) == EXIT_ENGINE
+    start(0)
+    wait_until(lambda: look(edit_id).status == "succeeded")
+
+
+def test_an_edit_that_kills_its_workers_is_given_up_and_its_neighbours_are_done(
+    submit: Submit, look: Look, start: Start
+) -> None:
+    before = [submit() for _ in range(2)]
+    poison = submit(instructions=(Instruction(text=POISON),))
+    after = [submit() for _ in range(2)]
+    worker = start(0.05)
+
+    def all_ended() -> bool:
+        nonlocal worker
+        if worker.poll() is not None:
+            worker = start(0.05)
+        return all(look(edit).terminal for edit in (*before, poison, *after))
+
+    wait_until(all_ended, 60)
+    assert [look(edit).status for edit in (*before, *after)] == ["succeeded"] * 4
+    record = look(poison)
+    assert record.outcome is not None
+    assert record.outcome.error is not None
+    assert (record.status, record.outcome.error.type) == ("failed", "/problems/worker-lost")
+    assert "2 workers died" in record.outcome.error.detail

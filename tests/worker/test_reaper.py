@@ -13,9 +13,9 @@ from rq.executions import Execution
 
 from jobs.blobs import BlobStore
 from jobs.connection import connect
-from jobs.queue import rq_queue
 from jobs.records import EditRecord, Outcome, now
 from jobs.repository import EditRepository
+from tests.support import normal_queue
 from worker import reaper as reaper_module
 from worker.reaper import LOCK_S, Reaper, Sweeper
 
@@ -25,17 +25,17 @@ Look = Callable[[str], EditRecord]
 
 @pytest.fixture
 def rq(raw_redis: Redis) -> Queue:
-    return rq_queue(raw_redis)
+    return normal_queue(raw_redis)
 
 
 @pytest.fixture
 def reaper(raw_redis: Redis, repository: EditRepository) -> Reaper:
-    return Reaper(raw_redis, repository)
+    return Reaper(raw_redis, repository, 2)
 
 
 def take_and_die(redis: Redis, repository: EditRepository, worker_name: str = "worker-1-0") -> str:
     """What is in Redis after a worker has taken the next edit, started it, and was killed."""
-    queue = rq_queue(redis)
+    queue = normal_queue(redis)
     _, job_id = Queue.lmove(redis, queue.key, None)
     job = queue.fetch_job(job_id.decode())
     assert job is not None
@@ -90,7 +90,7 @@ def test_many_reapers_at_once_hand_an_edit_back_once(
 ) -> None:
     submit()
     take_and_die(raw_redis, repository)
-    reapers = [Reaper(connect(redis_url), repository) for _ in range(8)]
+    reapers = [Reaper(connect(redis_url), repository, 2) for _ in range(8)]
     reapers[0].reclaim("worker-1")
     line = Barrier(8)
 

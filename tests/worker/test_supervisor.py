@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from foi_core.batching import BatchingEngine
 from foi_core.errors import UnsupportedCheckpoint
 from jobs import presence
 from jobs.redis_server import GivenRedis
@@ -18,7 +19,6 @@ from tests.support import wait_until
 from worker import supervisor as supervisor_module
 from worker.main import EXIT_MODEL, work
 from worker.supervisor import Child, FatalError, Supervisor
-from worker.task import Engine
 
 
 def child(code: str) -> Child:
@@ -84,13 +84,12 @@ def test_a_worker_says_in_one_line_why_the_model_cannot_be_used(
 ) -> None:
     seen: list[str] = []
 
-    def load() -> Engine:
+    def load(_: Callable[[], None]) -> BatchingEngine:
         wait_until(lambda: presence.present(redis))
         seen.extend(worker.state for worker in presence.present(redis))
         raise UnsupportedCheckpoint("it has no unet")
 
-    load_engine: Callable[[], Engine] = load
-    assert work(settings, redis_url, "worker-x", load_engine) == EXIT_MODEL
+    assert work(settings, redis_url, "worker-x", load) == EXIT_MODEL
     assert seen == ["starting"]
     assert presence.present(redis) == []
     assert capsys.readouterr().err == "foi: the model 'demo' cannot be used: it has no unet\n"

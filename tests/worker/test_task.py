@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from rq.timeouts import JobTimeoutException
+from redis import Redis
 from structlog.testing import capture_logs
 
-from foi_core.errors import InvalidParameter
+from foi_core.errors import InvalidParameter, ModelFailure
 from foi_core.result import EditResult
 from jobs.blobs import BlobStore
 from jobs.connection import RedisError
-from jobs.records import EditRecord, Instruction, Progress
-from jobs.repository import EditRepository
-from tests.support import FakeEngine, picture
-from worker.task import run_edit
+from jobs.records import EditRecord, Instruction, now
+from jobs.repository import EditRepository, Reply, events_key
+from tests.support import FakeEngine, picture, run_edit
 
 Submit = Callable[..., str]
 Look = Callable[[str], EditRecord]
@@ -81,8 +85,8 @@ def test_an_edit_that_has_ended_is_not_run_again(
     [
         (InvalidParameter("instructions[0].keyword", "hat", "a word of the text"), "invalid-parameter"),
         (RuntimeError("secret"), "internal"),
-        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA"), "out-of-memory"),
-        (JobTimeoutException("too long"), "deadline-exceeded"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out-of-memory"),
+        (ModelFailure("not finite"), "internal"),
     ],
 )
 def test_each_failure_has_its_type_and_is_final(
@@ -118,30 +122,16 @@ def test_a_missing_picture_fails_the_edit(
     assert look(edit_id).status == "failed"
 
 
-class CountingRepository(EditRepository):
-    written = 0
-
-    def progress(self, edit_id: str, attempt: int, progress: Progress) -> bool:
-        self.written += 1
-        return super().progress(edit_id, attempt, progress)
-
-
 class DeafRepository(EditRepository):
-    def progress(self, *_: object) -> bool:
+    def report(self, *_: object) -> list[Reply]:
         raise RedisError("gone")
-
-
-def test_progress_is_written_at_most_a_few_times_a_second(submit: Submit, redis: Any, blobs: BlobStore) -> None:
-    repository = CountingRepository(redis, 60)
-    run_edit(FakeEngine(steps=200), repository, blobs, submit())
-    assert 1 <= repository.written < 20
 
 
 def test_progress_that_cannot_be_written_does_not_fail_the_edit(
     submit: Submit, look: Look, redis: Any, blobs: BlobStore
 ) -> None:
     edit_id = submit()
-    run_edit(FakeEngine(), DeafRepository(redis, 60), blobs, edit_id)
+    run_edit(FakeEngine(lambda: time.sleep(0.05)), DeafRepository(redis, 60), blobs, edit_id)
     assert look(edit_id).status == "succeeded"
 
 
@@ -149,16 +139,95 @@ def test_an_attempt_that_was_overtaken_gives_up_and_commits_nothing(
     submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
 ) -> None:
     edit_id = submit()
-    engine = FakeEngine(lambda: repository.start(edit_id))
+
+    def overtake() -> None:
+        time.sleep(0.01)
+        if look(edit_id).attempt == 1:
+            repository.start(edit_id)
+
+    engine = FakeEngine(overtake, steps=1000)
     run_edit(engine, repository, blobs, edit_id)
     assert (look(edit_id).status, engine.edits) == ("running", 0)
+
+
+def test_a_canceled_edit_stops_within_two_steps_and_has_no_result(
+    submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
+) -> None:
+    edit_id, steps = submit(), 0
+
+    def cancel() -> None:
+        nonlocal steps
+        steps += 1
+        time.sleep(0.05)
+        if steps == 3:
+            repository.cancel(edit_id)
+
+    run_edit(FakeEngine(cancel, steps=1000), repository, blobs, edit_id)
+    record = look(edit_id)
+    assert (record.status, record.files.keys()) == ("canceled", {"input.png"})
+    assert steps <= 3 + 2
+
+
+def test_an_edit_canceled_between_two_workers_is_not_run(
+    submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
+) -> None:
+    edit_id, engine = submit(), FakeEngine()
+    repository.start(edit_id)
+    repository.cancel(edit_id)
+    repository.release(edit_id, None, blameless=False)
+    run_edit(engine, repository, blobs, edit_id)
+    assert (look(edit_id).status, engine.edits) == ("canceled", 0)
+
+
+def test_a_deadline_that_passes_ends_the_edit_wherever_it_is(
+    submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
+) -> None:
+    late = submit(deadline_at=now() - timedelta(seconds=1))
+    slow = submit(deadline_at=now() + timedelta(seconds=0.3))
+    for edit_id in (late, slow):
+        run_edit(FakeEngine(lambda: time.sleep(0.02), steps=1000), repository, blobs, edit_id)
+        outcome = look(edit_id).outcome
+        assert outcome is not None
+        assert outcome.error is not None
+        assert outcome.error.type == "/problems/deadline-exceeded"
+
+
+def test_previews_are_among_the_events_only_where_they_are_asked_for(
+    submit: Submit, repository: EditRepository, blobs: BlobStore, redis: Redis
+) -> None:
+    seen = []
+    for wanted in (True, False):
+        edit_id = submit(previews=wanted)
+        run_edit(FakeEngine(lambda: time.sleep(0.05), steps=10), repository, blobs, edit_id)
+        previews = [fields["data"] for _, fields in redis.xrange(events_key(edit_id)) if fields["type"] == "preview"]
+        seen.append(previews)
+    assert seen[1] == []
+    assert 1 <= len(seen[0]) <= 3, "a few a second"
+    header, data = json.loads(seen[0][0])["url"].split(",")
+    shown = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert (header, shown.format, shown.size) == ("data:image/jpeg;base64", "JPEG", (256, 256))
+
+
+def test_files_of_an_attempt_that_came_too_late_are_removed(
+    submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
+) -> None:
+    edit_id = submit()
+
+    class Canceled(FakeEngine):
+        def finish(self, states: list[Any]) -> list[EditResult]:
+            repository.cancel(edit_id)
+            return super().finish(states)
+
+    run_edit(Canceled(), repository, blobs, edit_id)
+    assert look(edit_id).status == "canceled"
+    assert not blobs.path(f"{edit_id}/out-1/result.png").exists()
 
 
 class Sloppy(FakeEngine):
     """Changes one pixel by 9 outside the masks."""
 
-    def edit(self, *args: Any, **kwargs: Any) -> EditResult:
-        result = super().edit(*args, **kwargs)
+    def result(self, *args: Any) -> EditResult:
+        result = super().result(*args)
         red, green, blue = result.image.getpixel((40, 10))  # type: ignore[misc]
         result.image.putpixel((40, 10), (red, green, blue + 9 if blue < 128 else blue - 9))
         return result
@@ -167,8 +236,8 @@ class Sloppy(FakeEngine):
 class Plain(FakeEngine):
     """No regions, as for method ip2p."""
 
-    def edit(self, *args: Any, **kwargs: Any) -> EditResult:
-        result = super().edit(*args, **kwargs)
+    def result(self, *args: Any) -> EditResult:
+        result = super().result(*args)
         return EditResult(result.image, (), (), (), (), result.spec, result.threshold, result.seconds, 0)
 
 

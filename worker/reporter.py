@@ -1,0 +1,129 @@
+"""Tells Redis of every step of every running edit, in one round trip for all of them, and hears which should stop."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from foi_core.errors import EditCanceled, FoiError
+from foi_core.result import Progress as EngineProgress
+from jobs.connection import RedisError
+from jobs.logs import get_logger
+from jobs.records import Progress
+from jobs.repository import EditRepository, Reply, Report
+
+if TYPE_CHECKING:  # it imports torch
+    from foi_core.batching import Ticket
+
+LISTEN_S = 0.5
+"""An edit that makes no progress is reported so often all the same, to hear whether it should stop."""
+PREVIEW_S = 0.5
+PREVIEW_SIDE = 256
+PREVIEW_QUALITY = 70
+
+log = get_logger(__name__)
+
+
+class AttemptLost(FoiError):
+    """Another worker has the edit, or it has ended: nothing that this attempt says counts."""
+
+
+@dataclass
+class Watched:
+    """One running edit, and what was last told of it."""
+
+    edit_id: str
+    attempt: int
+    ticket: Ticket
+    preview: Callable[[], Image.Image | None] | None
+    told: EngineProgress | None = None
+    told_at: float = 0.0
+    shown_at: float = 0.0
+
+    def due(self) -> bool:
+        return self.ticket.progress is not self.told or time.monotonic() - self.told_at > LISTEN_S
+
+    def report(self) -> Report:
+        progress, now = self.ticket.progress, time.monotonic()
+        preview = ""
+        if self.preview is not None and progress.stage == "denoise" and now - self.shown_at > PREVIEW_S:
+            shown = self.preview()
+            preview, self.shown_at = (_data_url(shown), now) if shown is not None else ("", self.shown_at)
+        self.told, self.told_at = progress, now
+        shown_progress = Progress(step=progress.step, steps=progress.steps, stage=progress.stage)
+        return Report(self.edit_id, self.attempt, shown_progress, preview)
+
+
+class Reporter:
+    """One thread. The engine calls `changed` after every step and never waits for Redis."""
+
+    def __init__(self, repository: EditRepository) -> None:
+        self._repository = repository
+        self._lock = Lock()
+        self._watched: dict[str, Watched] = {}
+        self._stopping: FoiError | None = None
+        self._news, self._done = Event(), False
+        self._thread = Thread(target=self._run, name="reporter", daemon=True)
+        self._thread.start()
+
+    def changed(self) -> None:
+        self._news.set()
+
+    def watch(self, one: Watched) -> None:
+        with self._lock:
+            self._watched[one.edit_id] = one
+            if self._stopping is not None:
+                one.ticket.stop(self._stopping)
+        self._news.set()
+
+    def forget(self, edit_id: str) -> None:
+        with self._lock:
+            self._watched.pop(edit_id, None)
+
+    def stop_all(self, reason: FoiError) -> None:
+        """Every edit that is in the engine, or still comes, ends with `reason`."""
+        with self._lock:
+            self._stopping = reason
+            for one in self._watched.values():
+                one.ticket.stop(reason)
+
+    def close(self) -> None:
+        self._done = True
+        self._news.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done:
+            self._news.wait(LISTEN_S)
+            self._news.clear()
+            with self._lock:
+                due = [one for one in self._watched.values() if one.due()]
+            if due:
+                self._tell(due)
+
+    def _tell(self, due: list[Watched]) -> None:
+        try:
+            replies = self._repository.report([one.report() for one in due])
+        except RedisError as error:
+            log.warning("progress not written", reason=str(error))
+            return
+        for one, reply in zip(due, replies, strict=True):
+            if reply == Reply.CANCELED:
+                one.ticket.stop(EditCanceled("its caller canceled it"))
+            elif reply == Reply.LOST:
+                one.ticket.stop(AttemptLost("the attempt is no longer the newest"))
+
+
+def _data_url(image: Image.Image) -> str:
+    factor = max(1, PREVIEW_SIDE // max(image.size))
+    larger = image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    larger.save(buffer, "JPEG", quality=PREVIEW_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
