@@ -50,8 +50,6 @@ class Files:
 
 def succeeded(record: EditRecord, picture: Image.Image, result: EditResult, files: Files) -> Outcome:
     """Encodes and stores everything that the caller may fetch. `record` is the edit as it was started."""
-    kind = record.input.output_format
-    image = files.put(f"result.{kind}", encode(result.image, kind), MEDIA_TYPES[kind])
     masks = tuple(
         Mask(
             instruction=i,
@@ -66,17 +64,24 @@ def succeeded(record: EditRecord, picture: Image.Image, result: EditResult, file
         for i, attention_map in enumerate(result.attention_maps)
         if attention_map is not None
     )
+    outputs = () if record.input.method == "masks" else (_output(record, result, files),)
     return Outcome(
         status="succeeded",
         completed_at=now(),
         input=_resolved(record, result),
         files=files.stored,
-        outputs=(Output(seed=result.seed, file=image, width=result.image.width, height=result.image.height),),
+        outputs=outputs,
         masks=masks,
         attention_maps=maps,
         metrics=_metrics(record, picture, result),
         warnings=tuple(EditWarning(code=w.code, message=w.message, instruction=w.instruction) for w in result.warnings),
     )
+
+
+def _output(record: EditRecord, result: EditResult, files: Files) -> Output:
+    kind = record.input.output_format
+    file = files.put(f"result.{kind}", encode(result.image, kind), MEDIA_TYPES[kind])
+    return Output(seed=result.seed, file=file, width=result.image.width, height=result.image.height)
 
 
 def encode(image: Image.Image, kind: OutputFormat) -> bytes:

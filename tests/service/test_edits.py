@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime
 from threading import Timer
 from typing import Any
 
@@ -205,3 +206,55 @@ def test_unknown_ids_are_404_and_expired_ones_410(client: httpx.Client, redis: R
     for unknown in ("edit_" + "0" * 32, "edit_1", "x", "..%2f..", "edit_" + "0" * 32 + "%0a", "%00", "*"):
         answer = client.get(f"/v1/edits/{unknown}")
         assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json"), unknown
+
+
+def test_a_look_for_masks_takes_the_form_of_the_edit_and_gives_no_picture(
+    client: httpx.Client, repository: EditRepository, served_blobs: BlobStore
+) -> None:
+    submitted = submit(client, {**ONE, "seed": "4", "guidance_scale": "3"}, path="/v1/masks").json()
+    assert submitted["input"]["method"] == "masks"
+    run_edit(FakeEngine(), repository, served_blobs, submitted["id"])
+    found = client.get(submitted["urls"]["self"]).json()
+    assert (found["status"], found["outputs"], len(found["masks"]), len(found["attention_maps"])) == (
+        "succeeded",
+        [],
+        1,
+        1,
+    )
+    assert client.get(found["masks"][0]["url"]).status_code == 200
+
+
+def test_a_look_for_masks_has_no_method_and_an_edit_cannot_be_one(client: httpx.Client) -> None:
+    for path, method in (("/v1/masks", "foi"), ("/v1/edits", "masks")):
+        answer = submit(client, {**ONE, "method": method}, path=path)
+        assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/method")
+
+
+def test_a_waiting_edit_is_canceled_at_once_and_leaves_the_queue(client: httpx.Client, queue: EditQueue) -> None:
+    edit = submit(client, {**ONE, "priority": "high"}).json()
+    assert queue.length() == 1
+    for _ in range(2):
+        answer = client.post(edit["urls"]["cancel"])
+        assert (answer.status_code, answer.json()["status"]) == (200, "canceled")
+    assert queue.length() == 0
+    assert answer.json()["completed_at"] is not None
+    assert "retry-after" not in answer.headers
+
+
+def test_a_running_edit_is_canceling_and_an_ended_one_stays_as_it_is(
+    client: httpx.Client, repository: EditRepository, served_blobs: BlobStore
+) -> None:
+    running, done = submit(client).json(), submit(client).json()
+    repository.start(running["id"])
+    assert client.post(running["urls"]["cancel"]).json()["status"] == "canceling"
+    run_edit(FakeEngine(), repository, served_blobs, done["id"])
+    assert client.post(done["urls"]["cancel"]).json()["status"] == "succeeded"
+    assert client.post("/v1/edits/edit_" + "0" * 32 + "/cancel").status_code == 404
+
+
+def test_priority_and_deadline_are_echoed_and_checked(client: httpx.Client) -> None:
+    edit = submit(client, {**ONE, "priority": "low", "deadline_s": "90"}).json()
+    left = datetime.fromisoformat(edit["deadline_at"]) - datetime.fromisoformat(edit["created_at"])
+    assert (edit["priority"], left.total_seconds()) == ("low", 90)
+    for field, value in (("priority", "urgent"), ("deadline_s", "0"), ("deadline_s", "86401"), ("previews", "maybe")):
+        assert submit(client, {**ONE, field: value}).json()["errors"][0]["pointer"] == f"/{field}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         "FOI_MODEL": str(build_tiny_model(folder / "model")),
         "FOI_DEVICE": "cpu",
         "FOI_LOG_FORMAT": "json",
+        "FOI_HANG_S": "8",
         "REDIS_URL": "",
     }
     log = folder / "log"
@@ -68,10 +71,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             process.wait(30)
 
 
-def edit(service: Running, wait: int = 60, **data: str) -> dict[str, Any]:
+def edit(service: Running, wait: int = 60, path: str = "/v1/edits", **data: str) -> dict[str, Any]:
     form = {"instruction": "make the ball red", "num_inference_steps": "4", "seed": "1", **data}
     files = {"image": encoded(picture(96, 64))}
-    answer = service.client.post("/v1/edits", files=files, data=form, headers={"Prefer": f"wait={wait}"})
+    answer = service.client.post(path, files=files, data=form, headers={"Prefer": f"wait={wait}"})
     assert answer.is_success, answer.text
     found: dict[str, Any] = answer.json()
     return found
@@ -120,6 +123,50 @@ def test_the_printed_curl_line_works(service: Running, tmp_path: Path) -> None:
     words += ["-F", "num_inference_steps=2"]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
     assert '"status":"succeeded"' in done.stdout
+
+
+def test_masks_seen_before_an_edit_are_its_masks_and_sent_back_they_give_the_same_picture(service: Running) -> None:
+    look = edit(service, path="/v1/masks")
+    assert (look["status"], look["outputs"]) == ("succeeded", [])
+    found = edit(service)
+    mask = service.client.get(look["masks"][0]["url"]).content
+    assert mask == service.client.get(found["masks"][0]["url"]).content
+    form = {
+        "instructions": json.dumps([{"text": "make the ball red", "mask": "region"}]),
+        "num_inference_steps": "4",
+        "seed": "1",
+    }
+    files = {"image": encoded(picture(96, 64)), "region": mask}
+    back = service.client.post("/v1/edits", files=files, data=form, headers={"Prefer": "wait=60"}).json()
+    assert back["outputs"][0]["sha256"] == found["outputs"][0]["sha256"]
+
+
+def test_edits_sent_together_are_the_same_as_alone(service: Running) -> None:
+    seeds = [str(seed) for seed in range(6)]
+    alone = [edit(service, seed=seed, num_inference_steps="10")["outputs"][0] for seed in seeds]
+    with ThreadPoolExecutor(6) as pool:
+        done = list(pool.map(lambda seed: edit(service, seed=seed, num_inference_steps="10"), seeds))
+    for one, other in zip(alone, done, strict=True):
+        before, after = fetch(service, one["url"]), fetch(service, other["outputs"][0]["url"])
+        assert np.abs(before.astype(int) - after.astype(int)).max() <= 1
+
+
+def test_a_running_edit_is_canceled_while_others_go_on(service: Running) -> None:
+    long = edit(service, wait=0, num_inference_steps="150", strength="1")
+    other = edit(service, wait=0, num_inference_steps="100", strength="1")
+    wait_until(lambda: service.client.get(long["urls"]["self"]).json()["status"] == "running")
+    assert service.client.post(long["urls"]["cancel"]).json()["status"] in ("canceling", "canceled")
+    wait_until(lambda: service.client.get(long["urls"]["self"]).json()["status"] == "canceled")
+    wait_until(lambda: service.client.get(other["urls"]["self"]).json()["status"] == "succeeded", START_S)
+
+
+def test_a_frozen_worker_is_replaced_and_its_edit_is_completed(service: Running) -> None:
+    (worker,) = [pid for pid in children(service.process.pid) if "-m worker" in command(pid)]
+    slow = edit(service, wait=0, num_inference_steps="150", strength="1")
+    wait_until(lambda: service.client.get(slow["urls"]["self"]).json()["status"] == "running")
+    os.kill(worker, signal.SIGSTOP)
+    wait_until(lambda: worker not in children(service.process.pid), START_S)
+    wait_until(lambda: service.client.get(slow["urls"]["self"]).json()["status"] == "succeeded", START_S)
 
 
 def test_a_killed_worker_is_replaced_and_its_edit_is_completed(service: Running) -> None:

@@ -45,17 +45,27 @@ def test_a_finished_edit_has_its_result_masks_and_maps(
     record = look(edit_id)
     assert (record.status, record.attempt) == ("succeeded", 1)
     assert record.outcome is not None
-    assert list(record.outcome.files) == [
+    assert record.outcome.files.keys() == {
         "result.png",
         "mask-1.png",
         "mask-2.png",
         "attention-1.png",
         "attention-2.png",
-    ]
+    }
     result = Image.open(io.BytesIO(blobs.get(record.files["result.png"].key)))
     expected = np.asarray(picture()).copy()
     expected[:, :24] = 255 - expected[:, :24]
     assert (np.asarray(result) == expected).all()
+
+
+def test_a_look_for_masks_has_everything_but_a_picture(
+    submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
+) -> None:
+    edit_id = submit(method="masks")
+    run_edit(FakeEngine(), repository, blobs, edit_id)
+    outcome = look(edit_id).outcome
+    assert outcome is not None
+    assert (outcome.outputs, outcome.files.keys()) == ((), {"mask-1.png", "attention-1.png"})
 
 
 def test_attention_maps_are_enlarged_for_a_person_to_see(
