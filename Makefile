@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 VENV := .venv
 RUN := TRANSFORMERS_VERBOSITY=error $(VENV)/bin/python
 
-.PHONY: help setup demo serve test check format eval eval-quick train clean
+.PHONY: help setup demo serve test check format eval eval-quick chaos bench train clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / \t/' | expand -t 12
@@ -42,6 +42,13 @@ eval-quick: setup ## the method on a few scenes with ground truth, in a minute
 
 eval: setup ## the paper's claims and all variants on 300 scenes (hours; resumes), tables and plots
 	$(RUN) -m evaluation.scenes
+
+chaos: setup ## kills, freezes and pauses processes while 200 edits run; no edit may be lost
+	$(RUN) -m benchmarks.chaos
+
+bench: setup ## throughput, latency, memory and the engine's own cost (about half an hour)
+	$(RUN) -m benchmarks.engine_host
+	$(RUN) -m benchmarks.load
 
 train: setup ## train the demo model from nothing (hours; resumes)
 	$(RUN) -m demo.train

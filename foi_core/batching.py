@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -83,9 +84,7 @@ class Ticket:
 
     @property
     def cells(self) -> int:
-        assert self.state is not None
-        height, width = self.state.latent_size
-        return height * width
+        return math.prod(self.state.latent_size) if self.state is not None else 0
 
 
 class BatchingEngine:
@@ -126,6 +125,11 @@ class BatchingEngine:
         """The picture as it would be now, small; None before the first step."""
         state = ticket.state
         return None if state is None else self._engine.preview(state)
+
+    @property
+    def works(self) -> bool:
+        """Whether it can still do what it has taken."""
+        return self.died is None and all(thread.is_alive() for thread in self._threads)
 
     def busy_for(self) -> float:
         """Seconds that the present piece of work (one encoding, step or decoding) has taken; 0 if there is none."""
@@ -195,8 +199,8 @@ class BatchingEngine:
         """Batches of one latent size. Every edit is in one of them, so that all advance at the same pace."""
         shapes: dict[tuple[int, int], list[Ticket]] = {}
         for ticket in self._flying:
-            assert ticket.state is not None
-            shapes.setdefault(ticket.state.latent_size, []).append(ticket)
+            if ticket.state is not None:
+                shapes.setdefault(ticket.state.latent_size, []).append(ticket)
         for group in shapes.values():
             yield from (group[i : i + self._batch_limit] for i in range(0, len(group), self._batch_limit))
 
@@ -210,8 +214,8 @@ class BatchingEngine:
                 error = self._examined(caught)
         if error is None:
             for ticket in group:
-                assert ticket.state is not None
-                ticket.progress = Progress(ticket.state.step, ticket.state.steps, "denoise")
+                if (state := ticket.state) is not None:
+                    ticket.progress = Progress(state.step, state.steps, "denoise")
         elif self.died is not None:
             return
         elif len(group) == 1:
@@ -228,8 +232,8 @@ class BatchingEngine:
     def _land(self) -> None:
         with self._changed:
             for ticket in self._flying:
-                if ticket.state is not None and ticket.state.step == ticket.state.steps:
-                    ticket.progress = Progress(ticket.state.steps, ticket.state.steps, "decode")
+                if (state := ticket.state) is not None and state.step == state.steps:
+                    ticket.progress = Progress(state.steps, state.steps, "decode")
                     heapq.heappush(self._landed, ticket)
             self._flying = [ticket for ticket in self._flying if ticket.progress.stage == "denoise"]
             self._changed.notify_all()

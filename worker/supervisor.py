@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import socket
@@ -202,6 +203,10 @@ def _check_port(host: str, port: int) -> None:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m worker.supervisor", description=__doc__)
+    parser.add_argument("--workers", type=int, help="worker processes (default: FOI_WORKERS); one per GPU")
+    if (workers := parser.parse_args().workers) is not None:
+        os.environ["FOI_WORKERS"] = str(workers)  # for the children too: they share the cores
     settings = Settings()
     logs.configure(settings)
     try:
