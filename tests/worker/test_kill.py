@@ -21,6 +21,8 @@ from worker.main import EXIT_ENGINE
 
 Submit = Callable[..., str]
 Look = Callable[[str], EditRecord]
+START_S = 120
+"""A process that imports torch on a busy machine."""
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -47,11 +49,11 @@ def test_an_edit_survives_kill_9_of_its_worker_with_one_result(
 ) -> None:
     edit_id = submit()
     first = start(1000)
-    wait_until(lambda: look(edit_id).status == "running")
+    wait_until(lambda: look(edit_id).status == "running", START_S)
     first.send_signal(signal.SIGKILL)
     first.wait()
     start(0)
-    wait_until(lambda: look(edit_id).terminal)
+    wait_until(lambda: look(edit_id).terminal, START_S)
     record = look(edit_id)
     assert (record.status, record.attempt) == ("succeeded", 2)
     assert record.files["result.png"].key == f"{edit_id}/out-2/result.png"
@@ -61,7 +63,7 @@ def test_an_edit_survives_kill_9_of_its_worker_with_one_result(
 def test_sigterm_finishes_the_running_edits_then_exits(submit: Submit, look: Look, start: Start, redis: Redis) -> None:
     edits = [submit() for _ in range(12)]
     worker = start(0.4)
-    wait_until(lambda: any(look(edit).status == "running" for edit in edits))
+    wait_until(lambda: any(look(edit).status == "running" for edit in edits), START_S)
     worker.terminate()
     wait_until(lambda: [w.state for w in presence.present(redis)] == ["draining"])
     assert worker.wait(20) == 0
@@ -75,12 +77,12 @@ def test_what_is_not_done_in_time_is_handed_back_and_nobody_is_blamed(
 ) -> None:
     edit_id = submit()
     worker = start(0.7, FOI_DRAIN_S="0")
-    wait_until(lambda: look(edit_id).status == "running")
+    wait_until(lambda: look(edit_id).status == "running", START_S)
     worker.terminate()
     assert worker.wait(20) == 0
     assert (look(edit_id).status, look(edit_id).deaths, queue.length()) == ("queued", 0, 1)
     start(0)
-    wait_until(lambda: look(edit_id).status == "succeeded")
+    wait_until(lambda: look(edit_id).status == "succeeded", START_S)
 
 
 def test_a_worker_that_hangs_ends_itself_and_its_edit_is_run_by_another(
@@ -88,10 +90,10 @@ def test_a_worker_that_hangs_ends_itself_and_its_edit_is_run_by_another(
 ) -> None:
     edit_id = submit()
     worker = start(1000, FOI_HANG_S="5")
-    wait_until(lambda: look(edit_id).status == "running")
+    wait_until(lambda: look(edit_id).status == "running", START_S)
     assert worker.wait(20) == EXIT_ENGINE
     start(0)
-    wait_until(lambda: look(edit_id).status == "succeeded")
+    wait_until(lambda: look(edit_id).status == "succeeded", START_S)
 
 
 def test_an_edit_that_kills_its_workers_is_given_up_and_its_neighbours_are_done(
@@ -108,7 +110,7 @@ def test_an_edit_that_kills_its_workers_is_given_up_and_its_neighbours_are_done(
             worker = start(0.05)
         return all(look(edit).terminal for edit in (*before, poison, *after))
 
-    wait_until(all_ended, 60)
+    wait_until(all_ended, START_S)
     assert [look(edit).status for edit in (*before, *after)] == ["succeeded"] * 4
     record = look(poison)
     assert record.outcome is not None
