@@ -274,7 +274,7 @@ class Caller:
             self.answers[str(answer.status_code)] += 1
             return None if answer.is_server_error else answer
 
-        return wait_until(answer)
+        return wait_until(answer, pause=POLL_S)
 
 
 def submit_all(
@@ -469,13 +469,13 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def wait_until(condition: Callable[[], T | None], seconds: float = LIMIT_S) -> T:
+def wait_until(condition: Callable[[], T | None], pause: float = 0.05) -> T:
     """The condition's first true value."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + LIMIT_S
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:.0f} s")
-        time.sleep(0.05)
+            raise TimeoutError(f"not within {LIMIT_S} s")
+        time.sleep(pause)
     return value
 
 
