@@ -47,18 +47,19 @@ def look(repository: EditRepository) -> Callable[[str], EditRecord]:
 
 
 @pytest.fixture
-def work(redis_url: str, repository: EditRepository, blobs: BlobStore) -> Iterator[Callable[[FakeEngine], EditWorker]]:
+def work(redis_url: str, repository: EditRepository, blobs: BlobStore) -> Iterator[Callable[..., EditWorker]]:
     """Starts an RQ worker in a thread; all of them are stopped at the end."""
     started: list[tuple[EditWorker, Thread, BatchingEngine]] = []
     reporter = Reporter(repository)
 
-    def start(engine: FakeEngine) -> EditWorker:
-        batching = engine.batching(on_change=reporter.changed)
-        task = EditTask(batching, reporter, repository, blobs, edit_timeout_s=60, max_deaths=2)
-        worker = EditWorker(f"test-{uuid.uuid4().hex}", connect(redis_url), task, Room(1))
-        thread = Thread(target=worker.work, args=(False, "WARNING"), name=worker.name)
-        thread.start()
-        started.append((worker, thread, batching))
+    def start(engine: FakeEngine, store: BlobStore = blobs, threads: int = 1) -> EditWorker:
+        batching, room = engine.batching(on_change=reporter.changed), Room(1)
+        task = EditTask(batching, reporter, repository, store, edit_timeout_s=60, max_deaths=2)
+        for _ in range(threads):
+            worker = EditWorker(f"test-{uuid.uuid4().hex}", connect(redis_url), task, room)
+            thread = Thread(target=worker.work, args=(False, "WARNING"), name=worker.name)
+            thread.start()
+            started.append((worker, thread, batching))
         return worker
 
     yield start

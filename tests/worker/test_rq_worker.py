@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Event
+from typing import Any
 
 import pytest
 from redis import Redis
 from rq.exceptions import NoSuchJobError
 
-from jobs.records import EditRecord
+from jobs.blobs import BlobStore
+from jobs.records import EditRecord, StoredFile
 from jobs.repository import EditRepository
+from jobs.settings import Settings
 from tests.support import FakeEngine, normal_queue, wait_until
 from worker import rq_worker
 from worker.reaper import Reaper
@@ -18,7 +21,7 @@ from worker.rq_worker import EditWorker
 
 Submit = Callable[..., str]
 Look = Callable[[str], EditRecord]
-Work = Callable[[FakeEngine], EditWorker]
+Work = Callable[..., EditWorker]
 
 
 def ended(look: Look, edit_id: str) -> EditRecord:
@@ -51,6 +54,23 @@ def test_stopping_lets_the_running_edit_finish_and_takes_no_further(submit: Subm
     go_on.set()
     assert ended(look, first).status == "succeeded"
     assert look(second).status == "queued"
+
+
+def test_a_slow_store_holds_only_its_own_edit(submit: Submit, look: Look, work: Work, settings: Settings) -> None:
+    slow, go_on = submit(), Event()
+
+    class SlowStore(BlobStore):
+        def put_output(self, edit_id: str, *rest: Any) -> StoredFile:
+            assert edit_id != slow or go_on.wait(20)
+            return super().put_output(edit_id, *rest)
+
+    work(FakeEngine(), SlowStore(settings.data_dir / "blobs"), threads=2)
+    others = [submit() for _ in range(3)]
+    for edit_id in others:
+        assert ended(look, edit_id).status == "succeeded"
+    assert look(slow).status == "running"
+    go_on.set()
+    assert ended(look, slow).status == "succeeded"
 
 
 def test_a_foreign_task_does_not_end_the_worker(submit: Submit, look: Look, work: Work, raw_redis: Redis) -> None:
