@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -106,6 +106,10 @@ class Found:
     files: Mapping[str, bytes | None]  # those that the record lists; None: it cannot be fetched
 
     @property
+    def priority(self) -> str | None:
+        return self.record["priority"] if self.record else None
+
+    @property
     def pictures(self) -> list[bytes]:
         outputs = self.record["outputs"] if self.record else ()
         return [data for one in outputs if (data := self.files[one["url"]]) is not None]
@@ -140,12 +144,12 @@ class Service:
             port = probe.getsockname()[1]
         redis = EmbeddedRedis(folder / "data" / "redis")
         self.redis, self._raw = connect(redis.url, decode=True), connect(redis.url)
-        self.url = f"http://127.0.0.1:{port}"
+        self.url, self.log = f"http://127.0.0.1:{port}", folder / "log"
         settings = {"PORT": port, "DATA_DIR": folder / "data", "MODEL": model, "WORKERS": workers}
-        settings |= {"MAX_IN_FLIGHT": in_flight, "MAX_DEATHS": 1000, "LOG_FORMAT": "json", "REDIS_URL": ""}
+        settings |= {"MAX_IN_FLIGHT": in_flight, "MAX_DEATHS": 1000, "LOG_FORMAT": "console", "REDIS_URL": ""}
         own = {f"FOI_{name}": str(value) for name, value in settings.items()}
         environment = {**os.environ, "REDIS_URL": "", **own}
-        with (folder / "log").open("w") as log:
+        with self.log.open("w") as log:
             command = [sys.executable, "-m", "worker.supervisor"]
             self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
@@ -329,21 +333,23 @@ def faults(found: Found, undisturbed: bytes, rounding: int = 0) -> dict[str, boo
     }
 
 
-def recoveries(done: Iterable[Disturbance], events: Mapping[str, Sequence[Event]]) -> dict[str, list[float]]:
-    """Seconds from a disturbance to each recovery from it. An edit of a dead worker is back in the queue before it is
-    running again; in between it waits until it can run alone, maybe in a process that is only starting."""
-    times: dict[str, list[float]] = {}
+def recoveries(done: Iterable[Disturbance], all_found: Iterable[Found]) -> dict[str, list[float]]:
+    """Seconds from a disturbance to each recovery from it. An edit of a dead worker is queued again before it runs
+    again: in between it waits for more urgent ones, until it can run alone, and maybe for a process that starts."""
+    by_id, times = {one.edit_id: one for one in all_found}, defaultdict[str, list[float]](list)
     for one in done:
         if one.action == "kill" and one.seconds is not None:
-            times.setdefault(f"{one.target} killed: answers again", []).append(one.seconds)
-        for after in (events[edit_id] for edit_id in one.edits if edit_id in events):
-            if any(event.kind == "done" and event.ms <= one.ms for event in after):
-                continue  # it had ended, and only its lease was left
-            for status, words in (("queued", "its edit is queued again"), ("running", "its edit runs again")):
-                ms = next((event.ms for event in after if event.ms > one.ms and event.status == status), None)
-                if ms is not None:
-                    name = f"worker {'killed' if one.action == 'kill' else 'stopped'}: {words}"
-                    times.setdefault(name, []).append((ms - one.ms) / 1000)
+            times[f"{one.target} killed: it answers again"].append(one.seconds)
+        for edit in (by_id[edit_id] for edit_id in one.edits if edit_id in by_id):
+            changes = [event for event in edit.events if event.kind == "status"]
+            before, after = ([e for e in changes if (e.ms > one.ms) == later] for later in (False, True))
+            if [e.status for e in (*before[-1:], *after[:1])] != ["running", "queued"]:
+                continue  # the worker held it and did not run it: it had ended, or waited to run alone
+            name = f"worker {'killed' if one.action == 'kill' else 'stopped'}: its"
+            times[f"{name} edit is queued again"].append((after[0].ms - one.ms) / 1000)
+            ms = next((e.ms for e in after if e.status == "running"), None)
+            if ms is not None:
+                times[f"{name} edit of {edit.priority} priority runs again"].append((ms - one.ms) / 1000)
     return times
 
 
@@ -352,7 +358,7 @@ def summary(
 ) -> Json:
     """Every fault is named, also those that no edit has."""
     verdicts = {one.edit_id: faults(one, undisturbed[one.form], rounding) for one in all_found}
-    times = recoveries(done, {one.edit_id: one.events for one in all_found})
+    times = recoveries(done, all_found)
     pictures = [(picture, undisturbed[one.form]) for one in all_found for picture in one.pictures]
     return {
         "acknowledged": len(all_found),
@@ -369,6 +375,7 @@ def table(report: Json) -> str:
     rows = [f"| acknowledged edits | {report['acknowledged']} |"]
     rows += [f"| with the bytes of the undisturbed result | {report['same_bytes']} |"]
     rows += [f"| accepted, but the answer did not reach its caller | {report['unacknowledged']} |"]
+    rows += [f"| tracebacks in the service's log | {report['tracebacks']} |"]
     rows += [f"| {name} | {n} |" for name, n in sorted(counts.items())]
     rows += [f"| **{name}** | **{len(ids)}** |" for name, ids in report["faults"].items()]
     times = [
@@ -415,7 +422,7 @@ def main() -> int:
     wrong = {name: ids for name, ids in report["faults"].items() if ids}
     for name, ids in wrong.items():
         _say(f"{name}: {' '.join(ids)}")
-    if not wrong:
+    if not wrong and not report["tracebacks"]:
         shutil.rmtree(folder)
     return 1 if wrong else 0
 
@@ -440,6 +447,7 @@ def _measure(service: Service, arguments: argparse.Namespace) -> Json:
         "settings": {name: str(value) for name, value in vars(arguments).items() if name != "out"},
         "caveat": CAVEAT,
         "answers": dict(sorted(caller.answers.items())),
+        "tracebacks": service.log.read_text().count("Traceback (most recent call last)"),
         "unacknowledged": known - len(distinct) - len(all_found),
         **summary(all_found, undisturbed, chaos.done, rounding=0 if arguments.in_flight == 1 else 1),
     }

@@ -3,9 +3,8 @@
 `python -m benchmarks.load` starts both servers (or uses ours at --url). Each load goes to each of them in blocks that
 alternate (ABAB...), so that whatever else the machine does hits both. Ours gets plain InstructPix2Pix, as the baseline
 does, and FoI as a row of its own; `strength` is 1, since diffusers' pipeline knows no other, so that all run the same
-steps. Our clients send `Prefer: wait=60` and then fetch the picture: a latency ends with the picture in hand.
-
-Writes load.json, load.md and load.png.
+steps. Our clients send `Prefer: wait=60` and then fetch the picture: a latency ends with the picture in hand. Writes
+load.json, load.md and load.png.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import base64
 import itertools
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -24,7 +24,6 @@ from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
-from math import nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,16 +32,17 @@ import numpy as np
 
 PICTURE = Path(__file__).parent.parent / "demo" / "samples" / "scene.png"
 INSTRUCTION = "make the ball blue"
-SCALES = {"guidance_scale": 1.5, "image_guidance_scale": 1.5}
-"""The demo model's own, for every server: three UNet rows an edit in all of them."""
+SCALES = {"guidance_scale": 1.5, "image_guidance_scale": 1.5}  # the demo model's own: three UNet rows an edit
 PNG = b"\x89PNG"
 ANSWER_S, POLL_S, CALIBRATION_S = 600, 0.1, 3.0
-IDLE_PAUSE_S = 0.25
-"""Between the edits of the idle row: whatever the last one left to do is done."""
+IDLE_PAUSE_S = 0.25  # whatever the last edit left to do is done
 SHARES = (0.5, 0.8)
 """Default rates: these shares of what one client gets from the last server, the baseline where there is one."""
 QUANTILES = (50, 95, 99)
 TIMES = ("latency", "queue", "run", "overhead")
+SPIN = "1000"
+"""GOMP_SPINCOUNT of both servers. Where a process has no more OpenMP threads than cores, as the baseline, libgomp spins
+300 times longer for the slowest of them: on cores that others use too, an edit then took 20 times longer."""
 SEEDS = itertools.count(1)
 
 
@@ -56,9 +56,7 @@ class Answer(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One edit; `ended` is in seconds since the block began."""
-
-    ended: float
+    ended: float  # seconds since the block began
     latency_ms: float
     answer: Answer
 
@@ -84,16 +82,13 @@ def ours(client: httpx.AsyncClient, picture: bytes, fields: Mapping[str, object]
         files = {"image": ("picture.png", picture, "image/png")}
         data = {name: str(value) for name, value in {**fields, "seed": seed}.items()}
         sent = await client.post("/v1/edits", files=files, data=data, headers={"Prefer": "wait=60"})
-        if not sent.is_success:
-            return Answer(accepted=False, done=False)
-        record = sent.json()
+        record: dict[str, Any] = sent.json() if sent.is_success else {"status": "refused"}
         while record["status"] in ("queued", "running"):
             await asyncio.sleep(POLL_S)
             record = (await client.get(record["urls"]["self"])).json()
         if record["status"] != "succeeded":
-            return Answer(accepted=True, done=False)
-        result = await client.get(record["outputs"][0]["url"])
-        metrics = record["metrics"]
+            return Answer(sent.is_success, done=False)
+        result, metrics = await client.get(record["outputs"][0]["url"]), record["metrics"]
         return Answer(True, result.content.startswith(PNG), metrics["queue_ms"], metrics["run_ms"])
 
     return edit
@@ -155,8 +150,7 @@ def quantiles(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def figures(blocks: Sequence[Block], load: Load, seconds: float) -> dict[str, Any]:
-    """What the blocks of one server and load say together. A block lasts from its beginning to its last result; of
-    Poisson arrivals, those accepted are counted over the time in which they came."""
+    """What the blocks of one server and load say together. A block lasts until its last result."""
     samples = [sample for block in blocks for sample in block]
     done = [sample for sample in samples if sample.answer.done]
     ran = [(sample, sample.answer.run_ms) for sample in done if sample.answer.run_ms is not None]
@@ -177,12 +171,11 @@ def figures(blocks: Sequence[Block], load: Load, seconds: float) -> dict[str, An
 
 
 async def measure(servers: Mapping[str, Edit], args: argparse.Namespace) -> list[dict[str, Any]]:
-    rates: Sequence[float] = args.rate or ()
     for edit in servers.values():  # the batch sizes to come meet no cold kernel
         if not all(answer.done for answer in await asyncio.gather(*map(edit, range(max(args.clients))))):
             sys.exit("a server does not do its edits: no figures")
         alone = await run_block(edit, Load("calibration", clients=1), CALIBRATION_S, seed=0)
-        rates = rates if args.rate is not None else [share * len(alone) / alone[-1].ended for share in SHARES]
+    rates = [share * len(alone) / alone[-1].ended for share in SHARES] if args.rate is None else args.rate
     loads = [
         Load("idle", clients=1, pause=IDLE_PAUSE_S),
         *(Load(f"{n} client{'s' * (n > 1)}", clients=n) for n in args.clients),
@@ -215,30 +208,23 @@ async def run(args: argparse.Namespace, url: str, baseline: str | None) -> list[
         return await measure(servers, args)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]], texts: int) -> str:
-    """A Markdown table whose first `texts` columns are text, and the others numbers."""
-    marks = [":---"] * texts + ["---:"] * (len(head) - texts)
-    return "\n".join("| " + " | ".join(map(str, cells)) + " |" for cells in (head, marks, *rows)) + "\n"
-
-
-def in_words(facts: Mapping[str, object]) -> str:
-    return "; ".join(f"{name}: {value}" for name, value in facts.items())
-
-
 def report(found: Mapping[str, Any]) -> str:
-    """load.md: every row of every server, and what the columns mean."""
+    """load.md: every row, and what the columns mean."""
     head = ["load", "server", "edits", "not done", "accepted/s", "edits/s (each block)", *(f"{t}, ms" for t in TIMES)]
     rows = [
         [row["load"], row["server"], row["edits"], row["not_done"], f"{row['accepted_per_s']:.2f}"]
         + [f"{row['edits_per_s']:.2f} ({', '.join(f'{rate:.2f}' for rate in row['edits_per_s_blocks'])})"]
-        + [" / ".join(f"{value:.0f}" for value in (row[f"{t}_ms"] or {"": nan}).values()) for t in TIMES]
+        + [" / ".join(f"{value:.0f}" for value in (row[f"{t}_ms"] or {}).values()) or "-" for t in TIMES]
         for row in found["rows"]
     ]
+    marks = [":---"] * 2 + ["---:"] * (len(head) - 2)
+    table = "\n".join("| " + " | ".join(map(str, cells)) + " |" for cells in (head, marks, *rows))
     return f"""# Load
 
-{in_words(found["machine"])}.\n{in_words(found["settings"])}.
+{found["device"]}. {"; ".join(f"{name}: {value}" for name, value in found["settings"].items())}.
 
-{table(head, rows, texts=2)}
+{table}
+
 Times are p50 / p95 / p99. Latency is from sending the edit to the picture in hand; queue and run are `metrics.queue_ms`
 and `metrics.run_ms` (the baseline's run is its pipeline's call); overhead is latency less run: under load it holds the
 waiting, in the idle row (one edit at a time, pauses between) what the service itself costs. Edits/s count until a
@@ -260,15 +246,15 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
             rows = [r for r in found["rows"] if r["server"] == name and r["clients"] and r["load"] != "idle"]
             clients = [r["clients"] for r in rows]
             for quantile, style in (("p50", "-"), ("p95", "--")):
-                times = [r["latency_ms"][quantile] / 1000 for r in rows]
-                latency.plot(clients, times, style, marker=marker, color=colour, label=f"{name}, {quantile}")
+                seconds = [r["latency_ms"][quantile] / 1000 for r in rows]
+                latency.plot(clients, seconds, style, marker=marker, color=colour, label=f"{name}, {quantile}")
             throughput.plot(clients, [r["edits_per_s"] for r in rows], marker=marker, color=colour, label=name)
             each = np.array([r["edits_per_s_blocks"] for r in rows])
             throughput.vlines(clients, each.min(1), each.max(1), color=colour)
         for axis, what in ((latency, "end-to-end latency, s"), (throughput, "edits/s")):
             axis.set(xlabel="clients, each with one edit at a time", ylabel=what, xticks=clients, ylim=(0, None))
             axis.legend(fontsize=8)
-        figure.suptitle(in_words(found["machine"]), fontsize=9)
+        figure.suptitle(found["device"], fontsize=9)
         figure.savefig(path, dpi=160)
 
 
@@ -285,29 +271,31 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the servers end with us
     from benchmarks.machine import describe
     from demo.showcase import running_service
 
     settings: dict[str, object] = {"steps": args.steps, "seconds a row": args.seconds, "rounds": args.rounds, **SCALES}
-    # LitServe brings uvloop, which uvicorn then uses for our service too.
-    settings |= {"HTTP loop": "uvloop" if find_spec("uvloop") else "asyncio", "load before": os.getloadavg()[0]}
+    settings["HTTP loop"] = "uvloop" if find_spec("uvloop") else "asyncio"  # LitServe brings it, and uvicorn takes it
+    settings["GOMP_SPINCOUNT"] = os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
+    settings["load average before"] = round(os.getloadavg()[0], 2)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         baseline = None
         if args.litserve:
-            from benchmarks.baseline_litserve import running
+            from benchmarks.baseline_litserve import running  # it needs litserve
 
             settings |= {"litserve": version("litserve"), "its batch": args.litserve_batch}
             baseline = stack.enter_context(running(folder, args.litserve_batch))
         with redirect_stdout(sys.stderr):
             url = args.url or stack.enter_context(running_service(folder))
         rows = asyncio.run(run(args, url, baseline))
-    found = {"machine": describe(), "settings": settings, "rows": rows}
+    device = "; ".join(f"{name}: {value}" for name, value in describe().items())
+    found = {"device": device, "machine": describe(), "settings": settings, "rows": rows}
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "load.json").write_text(json.dumps(found, indent=1) + "\n")
     (args.out / "load.md").write_text(report(found))
     draw(found, args.out / "load.png")
-    print(f"{args.out}/load.md", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tests.support import encoded, picture, python
 from tests.tiny_model import build_tiny_model
 
 URL = "/v1/edits/edit_1/files/result.png"
-RECORD = {"status": "succeeded", "outputs": [{"url": URL}]}
+RECORD = {"status": "succeeded", "priority": "high", "outputs": [{"url": URL}]}
 PICTURE = encoded(picture())
 DARKER = encoded(picture().point(lambda level: max(0, level - 1)))
 GOOD = Found(
@@ -74,13 +74,13 @@ def test_only_rounding_may_be_forgiven() -> None:
     assert named(replace(GOOD, files={URL: inverted}), rounding=1) == {"another picture"}
 
 
-def test_recovery_counts_from_the_kill_and_only_for_edits_that_had_not_ended() -> None:
-    kills = [Disturbance(ms, "kill", "worker", ["edit_1"]) for ms in (3000, 9950)]
+def test_recovery_counts_from_the_kill_and_only_for_edits_that_were_running() -> None:
+    kills = [Disturbance(ms, "kill", "worker", ["edit_1"]) for ms in (1500, 3000, 6000, 9950)]
     api = Disturbance(0, "kill", "service", [], seconds=1.5)
-    assert recoveries([*kills, api], {"edit_1": GOOD.events}) == {
+    assert recoveries([*kills, api], [GOOD]) == {
         "worker killed: its edit is queued again": [2.0],
-        "worker killed: its edit runs again": [6.0],
-        "service killed: answers again": [1.5],
+        "worker killed: its edit of high priority runs again": [6.0],
+        "service killed: it answers again": [1.5],
     }
 
 
