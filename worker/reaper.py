@@ -57,9 +57,12 @@ class Reaper:
         if not lock.acquire():
             return
         try:
+            now = int(
+                time.time()
+            )  # one clock for both: a lease that only one of them sees ended would never be forgotten
             for queue in self._queues:
-                self._forget_ended_leases(queue)
-                queue.started_job_registry.cleanup(exception_handlers=[self._handler])
+                self._forget_ended_leases(queue, now)
+                queue.started_job_registry.cleanup(timestamp=now, exception_handlers=[self._handler])
                 FailedJobRegistry(queue=queue).cleanup()
                 clean_worker_registry(queue)
             for queue, job_id in stuck:
@@ -81,9 +84,9 @@ class Reaper:
                 if execution.worker_name.startswith(worker_name):
                     self._connection.zadd(registry.key, {execution.composite_key: 0}, xx=True)
 
-    def _forget_ended_leases(self, queue: EditsQueue) -> None:
+    def _forget_ended_leases(self, queue: EditsQueue, now: int) -> None:
         """Removes them from their jobs' own lists too: RQ forgets to, and cannot delete a job that lists one."""
-        ended = self._connection.zrangebyscore(queue.started_job_registry.key, 0, time.time())
+        ended = self._connection.zrangebyscore(queue.started_job_registry.key, 0, now)
         for job_id, execution_id in map(parse_composite_key, map(as_text, ended)):
             self._connection.zrem(ExecutionRegistry(job_id, self._connection).key, execution_id)
 
