@@ -12,6 +12,7 @@ from typing import Any, ClassVar, get_args
 
 from redis import Redis
 from rq import Queue
+from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job, Retry
 from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
@@ -33,6 +34,14 @@ class ForbiddenTaskError(Exception):
     """A job in Redis names a function that is not one of ours."""
 
 
+class _ExecutionIds(ExecutionRegistry):  # type: ignore[misc]  # rq is untyped
+    """RQ's list of a job's executions, by their ids alone. RQ's own reads each, and cannot end or delete a job one of
+    whose leases ended meanwhile: that execution's record is gone, or only half there."""
+
+    def get_executions(self, start: int = 0, end: int = -1) -> list[Execution]:
+        return [Execution(one, self.job_id, self.connection) for one in self.get_execution_ids(start, end)]
+
+
 class AllowedJob(Job):  # type: ignore[misc]  # rq is untyped
     """RQ's job without the parts that import whatever dotted name its data holds, callbacks and webhooks included."""
 
@@ -46,6 +55,10 @@ class AllowedJob(Job):  # type: ignore[misc]  # rq is untyped
         if self.instance is not None or self.func_name not in self.tasks:
             raise ForbiddenTaskError(f"{self.func_name!r} is not a task of this worker; it has {sorted(self.tasks)}")
         return self.tasks[self.func_name]
+
+    @property
+    def execution_registry(self) -> ExecutionRegistry:
+        return _ExecutionIds(self.id, connection=self.connection)
 
     def send_webhooks(self, *_args: object, **_kwargs: object) -> None:
         """RQ's own webhooks would post to any address that the job names."""
@@ -126,6 +139,22 @@ class EditQueue:
             pipeline.lrem(queue.key, 1, edit_id)
             pipeline.delete(queue.job_class.key_for(edit_id))
             pipeline.execute()
+
+    def position(self, edit_id: str, priority: Priority) -> int | None:
+        """1: the next one; None: it does not wait."""
+        with self._redis.pipeline(transaction=True) as pipeline:
+            for one in PRIORITIES[: PRIORITIES.index(priority)]:
+                pipeline.llen(self._queues[one].key)
+            pipeline.lpos(self._queues[priority].key, edit_id)
+            *before, place = pipeline.execute()
+        return None if place is None else sum(before) + place + 1
+
+    def running(self) -> int:
+        """How many edits workers have taken."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for queue in self._queues.values():
+                pipeline.zcard(queue.started_job_registry.key)
+            return sum(pipeline.execute())
 
     def length(self) -> int:
         """How many edits wait (those that run are not counted)."""

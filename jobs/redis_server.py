@@ -80,7 +80,7 @@ class EmbeddedRedis:
             self._wait()
 
     def revive(self) -> None:
-        """Starts the server again if it is ours and has died. Its log has all but the last second."""
+        """Starts the server again if it is ours and has died, from its log (docs/operations.md: what that may lack)."""
         if self._process is not None and self._process.poll() is not None:
             self.start()
 

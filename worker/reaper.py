@@ -6,22 +6,26 @@ import time
 
 from redis import Redis
 from redis.exceptions import LockNotOwnedError
-from rq.executions import Execution, ExecutionRegistry
+from rq.executions import Execution
 from rq.job import Job
 from rq.registry import FailedJobRegistry
-from rq.utils import as_text, parse_composite_key
 from rq.worker_registration import clean_worker_registry
 
 from jobs.blobs import BlobStore
 from jobs.logs import get_logger
 from jobs.queue import EditsQueue, rq_queues
 from jobs.repository import EditRepository
-from worker.rq_worker import LEASE_S
+from worker.rq_worker import LEASE_S, RENEW_S
 from worker.task import worker_lost
 
 LOCK_S = 5
 """A reaper that is killed in the middle delays the next one by this much. RQ's own lock: by 15 minutes."""
 SWEEP_INTERVAL_S = 600
+STALL_S = 3
+"""A reaper that could not look for longer was held up, and so, perhaps, was everyone."""
+MERCY_S = 2 * RENEW_S
+RECLAIMED = 0
+"""When the lease of a worker that is known to be dead ended: before any other."""
 
 log = get_logger(__name__)
 
@@ -49,23 +53,23 @@ class Reaper:
         self._queues = rq_queues(connection)
         self._handler = FailureHandler(repository, max_deaths)
         self._popped_since: dict[str, float] = {}
+        self._answered_at = time.monotonic()
+        self._trusts_leases_at = 0.0
 
     def tick(self) -> None:
         """Call every second. Raises RedisError."""
         stuck = self._stuck()
+        trusted = self._trusts_leases()
         lock = self._connection.lock("foi:reaper", timeout=LOCK_S, blocking=False)
         if not lock.acquire():
             return
         try:
-            now = int(
-                time.time()
-            )  # one clock for both: a lease that only one of them sees ended would never be forgotten
             for queue in self._queues:
-                self._forget_ended_leases(queue, now)
-                queue.started_job_registry.cleanup(timestamp=now, exception_handlers=[self._handler])
+                ended = int(time.time()) if trusted else RECLAIMED
+                queue.started_job_registry.cleanup(timestamp=ended, exception_handlers=[self._handler])
                 FailedJobRegistry(queue=queue).cleanup()
                 clean_worker_registry(queue)
-            for queue, job_id in stuck:
+            for queue, job_id in stuck if trusted else ():
                 self._requeue(queue, job_id)
         finally:
             try:
@@ -73,22 +77,24 @@ class Reaper:
             except LockNotOwnedError:
                 log.warning("the reaper took longer than its lock")
 
+    def _trusts_leases(self) -> bool:
+        """Now that Redis has answered. Not for a while after it, or this machine, stood still: live workers could not
+        renew theirs either."""
+        answered_before, self._answered_at = self._answered_at, time.monotonic()
+        if self._answered_at - answered_before > STALL_S:
+            self._trusts_leases_at = self._answered_at + MERCY_S
+        return self._answered_at >= self._trusts_leases_at
+
     def reclaim(self, worker_name: str) -> None:
         """Ends the leases of a worker that is known to be dead, so that the next tick gives its jobs back."""
         for registry in (queue.started_job_registry for queue in self._queues):
             for job_id, execution_id in registry.get_job_and_execution_ids(cleanup=False):
                 try:
                     execution = Execution.fetch(execution_id, job_id, self._connection)
-                except ValueError:
-                    continue  # its lease has ended by itself
+                except (ValueError, KeyError):
+                    continue  # its lease has ended by itself, and left nothing or a part
                 if execution.worker_name.startswith(worker_name):
-                    self._connection.zadd(registry.key, {execution.composite_key: 0}, xx=True)
-
-    def _forget_ended_leases(self, queue: EditsQueue, now: int) -> None:
-        """Removes them from their jobs' own lists too: RQ forgets to, and cannot delete a job that lists one."""
-        ended = self._connection.zrangebyscore(queue.started_job_registry.key, 0, now)
-        for job_id, execution_id in map(parse_composite_key, map(as_text, ended)):
-            self._connection.zrem(ExecutionRegistry(job_id, self._connection).key, execution_id)
+                    self._connection.zadd(registry.key, {execution.composite_key: RECLAIMED}, xx=True)
 
     def _stuck(self) -> list[tuple[EditsQueue, str]]:
         """Jobs that were popped a lease ago and never started: their worker died between the two."""

@@ -94,6 +94,16 @@ class Reporter:
             for one in self._watched.values():
                 one.ticket.stop(reason)
 
+    def hand_back(self) -> None:
+        """For a process that ends with steps that could not be stopped in time: its edits did not kill it."""
+        with self._lock:
+            rest = list(self._watched.values())
+        try:
+            for one in rest:
+                self._repository.release(one.edit_id, one.attempt, blameless=True)
+        except RedisError as error:
+            log.warning("edits not handed back, their leases will end", reason=str(error))
+
     def close(self) -> None:
         self._done = True
         self._news.set()

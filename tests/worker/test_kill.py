@@ -85,6 +85,24 @@ def test_what_is_not_done_in_time_is_handed_back_and_nobody_is_blamed(
     wait_until(lambda: look(edit_id).status == "succeeded", START_S)
 
 
+def test_a_step_that_cannot_be_stopped_in_time_is_nobodys_fault_either(
+    submit: Submit, look: Look, start: Start
+) -> None:
+    edit_id = submit()
+    worker = start(1000, FOI_DRAIN_S="0")
+
+    def steps() -> bool:
+        progress = look(edit_id).progress
+        return progress is not None and progress.stage == "denoise"
+
+    wait_until(steps, START_S)
+    worker.terminate()
+    assert worker.wait(20) == EXIT_ENGINE
+    assert (look(edit_id).status, look(edit_id).deaths) == ("queued", 0)
+    start(0)
+    wait_until(lambda: look(edit_id).status == "succeeded", START_S)
+
+
 def test_a_worker_that_hangs_ends_itself_and_its_edit_is_run_by_another(
     submit: Submit, look: Look, start: Start
 ) -> None:

@@ -69,6 +69,35 @@ def test_the_edits_of_a_worker_known_to_be_dead_are_handed_back_at_once(
     assert rq.job_ids == [dead, waiting], "before those that have not had their turn"
 
 
+def test_a_standstill_of_redis_is_nobodys_death(
+    submit: Submit,
+    rq: Queue,
+    reaper: Reaper,
+    raw_redis: Redis,
+    repository: EditRepository,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    edit_id = submit()
+    take_and_die(raw_redis, repository)
+    raw_redis.zadd(rq.started_job_registry.key, {raw_redis.zrange(rq.started_job_registry.key, 0, 0)[0]: 1})
+    monkeypatch.setattr(reaper_module, "STALL_S", -1)
+    reaper.tick()
+    assert rq.count == 0, "whoever holds the lease had no way to renew it"
+    reaper.reclaim("worker-1")
+    reaper.tick()
+    assert rq.job_ids == [edit_id], "but this worker is known to be dead"
+
+
+def test_a_lease_that_ended_by_itself_is_taken_once_redis_answers(
+    submit: Submit, rq: Queue, reaper: Reaper, raw_redis: Redis, repository: EditRepository
+) -> None:
+    edit_id = submit()
+    take_and_die(raw_redis, repository)
+    raw_redis.zadd(rq.started_job_registry.key, {raw_redis.zrange(rq.started_job_registry.key, 0, 0)[0]: 1})
+    reaper.tick()
+    assert rq.job_ids == [edit_id]
+
+
 def test_an_edit_whose_workers_die_again_and_again_is_given_up(
     submit: Submit, look: Look, rq: Queue, reaper: Reaper, raw_redis: Redis, repository: EditRepository
 ) -> None:

@@ -102,6 +102,19 @@ def test_the_lease_is_renewed_while_an_edit_runs(
     assert ended(look, edit_id).attempt == 1
 
 
+def test_an_edit_ends_and_leaves_nothing_even_where_the_record_of_its_lease_is_half_gone(
+    submit: Submit, look: Look, work: Work, raw_redis: Redis
+) -> None:
+    go_on = Event()
+    edit_id = submit()
+    work(FakeEngine(lambda: go_on.wait(20)))
+    wait_until(lambda: look(edit_id).status == "running")
+    raw_redis.hdel(raw_redis.keys("rq:execution:*")[0], "created_at")
+    go_on.set()
+    assert ended(look, edit_id).status == "succeeded"
+    wait_until(lambda: not raw_redis.keys(f"rq:*{edit_id}*"))
+
+
 def test_a_worker_paused_past_its_lease_neither_ends_nor_removes_the_edit(
     submit: Submit,
     look: Look,
