@@ -9,13 +9,20 @@ from redis import Redis
 
 State = Literal["starting", "ready", "draining"]
 TTL_S = 5
+MISSED_AFTER_S = 60
+"""How long after the last sign of any worker none is expected any more: one that starts again takes a while."""
 _NAMES = "foi:workers"
+_LAST_SIGN = "foi:workers:last-sign"
 
 
 class WorkerPresence(BaseModel):
+    """`places`: edits that it steps at once. `revision`: of the model, once it is known."""
+
     name: str
     state: State
     model: str
+    places: int = 1
+    revision: str | None = None
 
 
 def publish(redis: Redis, presence: WorkerPresence) -> None:
@@ -23,6 +30,7 @@ def publish(redis: Redis, presence: WorkerPresence) -> None:
     with redis.pipeline(transaction=True) as pipeline:
         pipeline.set(_key(presence.name), presence.model_dump_json(), ex=TTL_S)
         pipeline.sadd(_NAMES, presence.name)
+        pipeline.set(_LAST_SIGN, "1", ex=MISSED_AFTER_S)
         pipeline.execute()
 
 
@@ -44,6 +52,11 @@ def present(redis: Redis) -> list[WorkerPresence]:
     if gone:
         redis.srem(_NAMES, *gone)
     return [WorkerPresence.model_validate_json(value) for value in found if value is not None]
+
+
+def expected(redis: Redis) -> bool:
+    """Whether a worker is there, or was a moment ago."""
+    return bool(redis.exists(_LAST_SIGN))
 
 
 def _key(name: str) -> str:

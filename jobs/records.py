@@ -20,6 +20,8 @@ from foi_core.spec import EditSpec, Method, Preset, SubInstruction
 Status = Literal["queued", "running", "canceling", "succeeded", "failed", "canceled"]
 Priority = Literal["high", "normal", "low"]
 OutputFormat = Literal["png", "jpeg", "webp"]
+OutputSize = Literal["input", "model"]
+EndEvent = Literal["edit.succeeded", "edit.failed", "edit.canceled"]
 MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 INPUT_FILE = "input.png"
 
@@ -68,7 +70,8 @@ class Instruction(Record):
 
 
 class EditInput(Record):
-    """What was asked. None is the default of the model or of the preset; it is filled in when the edit is done."""
+    """What was asked. None is the default of the model or of the preset; it is filled in when the edit is done. Output
+    `i` of `n` has the seed `seed + i`."""
 
     instructions: tuple[Instruction, ...]
     method: Method
@@ -84,6 +87,8 @@ class EditInput(Record):
     modulation_end: float | None
     disentangle_end: float | None
     preserve_outside_mask: bool
+    n: int = 1
+    output_size: OutputSize = "input"
     output_format: OutputFormat
     width: int
     height: int
@@ -121,9 +126,10 @@ class Output(Record):
 
 
 class Mask(Record):
-    """Where sub-instruction `instruction` may change the picture; `area` is the share of it, 0 to 1."""
+    """Where sub-instruction `instruction` may change the output of `seed`; `area` is the share of it, 0 to 1."""
 
     instruction: int
+    seed: int
     keyword: str | None
     file: str
     area: float
@@ -131,6 +137,7 @@ class Mask(Record):
 
 class AttentionMap(Record):
     instruction: int
+    seed: int
     file: str
 
 
@@ -149,10 +156,19 @@ class EditWarning(Record):
     instruction: int | None
 
 
+class Webhook(Record):
+    """Who wants to hear of the edit's end, and of which ends."""
+
+    url: str
+    events: tuple[EndEvent, ...]
+
+
 class Submission(Record):
-    """What came in; never changes. After `deadline_at` the edit is stopped wherever it is."""
+    """What came in; never changes. After `deadline_at` the edit is stopped wherever it is. `owner` is the id of the API
+    key that it came with, empty where keys are off."""
 
     id: str
+    owner: str = ""
     created_at: datetime
     input: EditInput
     metadata: dict[str, Any] | None
@@ -160,6 +176,7 @@ class Submission(Record):
     priority: Priority = "normal"
     deadline_at: datetime | None = None
     previews: bool = False
+    webhook: Webhook | None = None
 
 
 class Outcome(Record):

@@ -4,22 +4,33 @@ writes the edit's events too, so that they tell exactly what happened."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any, Literal
 
 from redis import Redis
-from redis.typing import EncodableT, FieldT
 
 from jobs.records import EditRecord, Outcome, Progress, Submission, now
+from jobs.views import mask_views, output_views
 
 TOMBSTONE_DAYS = 7
 """How long an expired id still answers "expired" instead of "unknown"."""
 MAX_EVENTS = 512
 """Of one edit, about; older ones are trimmed: a progress that was passed is worth nothing."""
 
+DUE = "foi:webhooks:due"
+"""Sorted set of the edits of whose end a webhook is to tell, by the time of its next try in seconds."""
+DELETED_S = 60
+"""How long a deleted edit's events can still be read by those who were listening, and its record by its webhook."""
+OWNERS = "foi:edits:"
+"""Sorted sets of edit ids by the time they came in, in microseconds: one for each owner, and one for all."""
+ALL_OWNERS = "*"
+PAGE_BATCH, PAGE_SCAN = 100, 1000
+"""Records that one page reads at once, and looks through at most."""
+
+# Keys are also named inside the scripts, from what the record holds: one Redis, not a cluster.
 _PRELUDE = f"""
 local function tell(kind, data)
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', {MAX_EVENTS}, '*', 'type', kind, 'data', data)
@@ -30,6 +41,25 @@ local function status_is(status)
 end
 local now = redis.call('HMGET', KEYS[1], 'status', 'attempt')
 local status, attempt = now[1], now[2]
+"""
+_CREATE = f"""
+local id, owner, moment, active = ARGV[1], ARGV[2], tonumber(ARGV[3]), 'foi:active:' .. ARGV[2]
+redis.call('ZREMRANGEBYSCORE', active, '-inf', moment)
+if tonumber(ARGV[4]) > 0 and redis.call('ZCARD', active) >= tonumber(ARGV[4]) then return 0 end
+local retention, tombstone = tonumber(ARGV[5]), ARGV[6]
+redis.call('HSET', KEYS[1], 'owner', owner, 'status', 'queued', 'attempt', 0, 'deaths', 0, unpack(ARGV, 8))
+redis.call('EXPIRE', KEYS[1], retention)
+redis.call('SET', KEYS[3], owner, 'EX', tombstone)
+redis.call('ZADD', active, moment + retention * 1e6, id)
+for _, name in ipairs({{owner, '{ALL_OWNERS}'}}) do
+  redis.call('ZADD', '{OWNERS}' .. name, moment, id)
+  redis.call('ZREMRANGEBYSCORE', '{OWNERS}' .. name, '-inf', moment - 2 * retention * 1e6)
+  redis.call('EXPIRE', '{OWNERS}' .. name, 2 * retention)
+end
+if ARGV[7] ~= '' then redis.call('EXPIRE', KEYS[4], ARGV[7]) end
+tell('status', cjson.encode({{status = 'queued'}}))
+redis.call('EXPIRE', KEYS[2], retention)
+return 1
 """
 # An attempt that is no longer the newest is a worker that was given up for dead: nothing it says counts.
 _START = """
@@ -62,12 +92,14 @@ if status == 'canceling' and new ~= 'canceled' then new, outcome, stays = 'cance
 redis.call('HSET', KEYS[1], 'outcome', outcome, 'expires_at', ARGV[5])
 status_is(new)
 if stays == 1 then
-  for i = 8, #ARGV, 2 do tell(ARGV[i], ARGV[i + 1]) end
+  for i = 10, #ARGV, 2 do tell(ARGV[i], ARGV[i + 1]) end
 end
 tell('done', cjson.encode({status = new}))
 redis.call('EXPIRE', KEYS[1], ARGV[6])
 redis.call('EXPIRE', KEYS[2], ARGV[6])
-redis.call('SET', KEYS[3], '1', 'EX', ARGV[7])
+redis.call('EXPIRE', KEYS[3], ARGV[7])
+redis.call('ZREM', 'foi:active:' .. (redis.call('HGET', KEYS[1], 'owner') or ''), ARGV[8])
+if redis.call('HEXISTS', KEYS[1], 'webhook') == 1 then redis.call('ZADD', KEYS[4], ARGV[9], ARGV[8]) end
 return stays
 """
 _RELEASE = """
@@ -76,6 +108,20 @@ if status ~= 'running' and status ~= 'canceling' then return 0 end
 if ARGV[2] == '1' then redis.call('HINCRBY', KEYS[1], 'deaths', -1) end
 redis.call('HDEL', KEYS[1], 'progress', 'started_at')
 if status == 'running' then status_is('queued') end
+return 1
+"""
+_DELETE = f"""
+if not status then return 0 end
+local owner = redis.call('HGET', KEYS[1], 'owner')
+redis.call('ZREM', '{OWNERS}' .. owner, ARGV[1])
+redis.call('ZREM', '{OWNERS}{ALL_OWNERS}', ARGV[1])
+if redis.call('HEXISTS', KEYS[1], 'webhook') == 1 then
+  redis.call('RENAME', KEYS[1], KEYS[4])
+  redis.call('EXPIRE', KEYS[4], {DELETED_S})
+else
+  redis.call('DEL', KEYS[1])
+end
+redis.call('EXPIRE', KEYS[2], {DELETED_S})
 return 1
 """
 _CANCEL = """
@@ -102,43 +148,108 @@ class Report:
     preview: str = ""
 
 
+@dataclass(frozen=True, order=True)
+class Cursor:
+    """A place in the list of an owner's edits, the newest first: after this one."""
+
+    moment: int
+    edit_id: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An idempotency key that is kept for `ttl_s` once the edit is there."""
+
+    key: str
+    ttl_s: int
+
+
 class EditRepository:
     """Needs a client that decodes (`connect(url, decode=True)`)."""
 
     def __init__(self, redis: Redis, retention_s: int) -> None:
         self.redis = redis
         self.retention_s = retention_s
+        self._create = redis.register_script(_PRELUDE + _CREATE)
+        self._delete = redis.register_script(_PRELUDE + _DELETE)
         self._start = redis.register_script(_PRELUDE + _START)
         self._report = redis.register_script(_PRELUDE + _REPORT)
         self._commit = redis.register_script(_PRELUDE + _COMMIT)
         self._release = redis.register_script(_PRELUDE + _RELEASE)
         self._cancel = redis.register_script(_PRELUDE + _CANCEL)
 
-    def create(self, submission: Submission) -> None:
-        """The record of a new edit, queued. Expires by itself, also when no worker ever takes it."""
-        key, events, tombstone = _keys(submission.id)
-        fields: dict[FieldT, EncodableT] = {
+    def create(self, submission: Submission, max_active: int = 0, claim: Claim | None = None) -> bool:
+        """The record of a new edit, queued. Expires by itself, also when no worker ever takes it. False: its owner has
+        `max_active` edits that wait or run (0: no limit), and nothing was written."""
+        fields: dict[str, str] = {
             "submission": submission.model_dump_json(),
-            "status": "queued",
-            "attempt": "0",
-            "deaths": "0",
             "expires_at": self._expiry(submission.created_at).isoformat(),
         }
-        with self.redis.pipeline(transaction=True) as pipeline:
-            pipeline.hset(key, mapping=fields)
-            pipeline.expire(key, self.retention_s)
-            pipeline.xadd(events, {"type": "status", "data": json.dumps({"status": "queued"})})
-            pipeline.expire(events, self.retention_s)
-            pipeline.set(tombstone, "1", ex=self._tombstone_s)
-            pipeline.execute()
+        if submission.webhook is not None:
+            fields["webhook"] = "1"
+        args = [
+            submission.id,
+            submission.owner,
+            _microseconds(submission.created_at),
+            max_active,
+            self.retention_s,
+            self._tombstone_s,
+            claim.ttl_s if claim else "",
+            *(text for pair in fields.items() for text in pair),
+        ]
+        return bool(self._create(keys=[*_keys(submission.id), claim.key if claim else ""], args=args))
 
     def get(self, edit_id: str) -> EditRecord | None:
         fields: dict[str, str] = self.redis.hgetall(_keys(edit_id)[0])  # type: ignore[assignment]
         return _record(fields) if "submission" in fields else None
 
-    def is_expired(self, edit_id: str) -> bool:
-        """Whether an edit of this id once existed; meant for ids that `get` does not know."""
-        return bool(self.redis.exists(_keys(edit_id)[2]))
+    def get_deleted(self, edit_id: str) -> EditRecord | None:
+        """The record of an edit that was deleted a moment ago, if a webhook is to tell of its end."""
+        fields: dict[str, str] = self.redis.hgetall(_deleted_key(edit_id))  # type: ignore[assignment]
+        return _record(fields) if "submission" in fields else None
+
+    def past_owner(self, edit_id: str) -> str | None:
+        """Whose an edit was that has expired or was deleted; None where there never was one."""
+        owner: Any = self.redis.get(_keys(edit_id)[2])
+        return owner if owner is None else str(owner)
+
+    def page(
+        self, owner: str, limit: int, after: Cursor | None = None, statuses: Collection[str] = ()
+    ) -> tuple[list[EditRecord], Cursor | None]:
+        """At most `limit` edits of an owner (or of ALL_OWNERS), the newest first, and where the next page begins; None:
+        there are no more. A page looks through at most PAGE_SCAN records: it may be short and not the last."""
+        found: list[EditRecord] = []
+        for _ in range(PAGE_SCAN // PAGE_BATCH):
+            places = self._places(owner, after)
+            for place, record in zip(places, self._records([place.edit_id for place in places]), strict=True):
+                after = place
+                if record is not None and (not statuses or record.status in statuses):
+                    found.append(record)
+                    if len(found) == limit:
+                        return found, after
+            if not places:
+                return found, None
+        return found, after
+
+    def _places(self, owner: str, after: Cursor | None) -> list[Cursor]:
+        highest = "+inf" if after is None else after.moment
+        found: Any = self.redis.zrevrangebyscore(
+            OWNERS + owner, highest, "-inf", start=0, num=PAGE_BATCH, withscores=True
+        )
+        places = [Cursor(int(moment), edit_id) for edit_id, moment in found]
+        return [place for place in places if after is None or place < after]
+
+    def _records(self, edit_ids: Sequence[str]) -> list[EditRecord | None]:
+        with self.redis.pipeline(transaction=False) as pipeline:
+            for edit_id in edit_ids:
+                pipeline.hgetall(_keys(edit_id)[0])
+            found = pipeline.execute()
+        return [_record(fields) if "submission" in fields else None for fields in found]
+
+    def delete(self, edit_id: str) -> None:
+        """Removes the record, ending the edit first: who runs it notices at its next step. Fine when it is gone."""
+        self.commit(edit_id, None, Outcome.canceled())
+        self._delete(keys=[*_keys(edit_id), _deleted_key(edit_id)], args=[edit_id])
 
     def start(self, edit_id: str) -> int | None:
         """Marks the edit as running, unless its cancel was asked for. The attempt that the rest must name; None: there
@@ -162,8 +273,8 @@ class EditRepository:
         `attempt` None is for those who end an edit that nobody runs (never queued, or its worker lost).
         """
         events = [
-            *(("mask", mask) for mask in outcome.masks),
-            *(("output", output) for output in outcome.outputs),
+            *(("mask", mask) for mask in mask_views(edit_id, outcome)),
+            *(("output", output) for output in output_views(edit_id, outcome)),
         ]
         args = [
             "" if attempt is None else attempt,
@@ -173,9 +284,11 @@ class EditRepository:
             self._expiry(outcome.completed_at).isoformat(),
             self.retention_s,
             self._tombstone_s,
+            edit_id,
+            outcome.completed_at.timestamp(),
             *(text for kind, data in events for text in (kind, data.model_dump_json())),
         ]
-        return bool(self._commit(keys=_keys(edit_id), args=args))
+        return bool(self._commit(keys=[*_keys(edit_id), DUE], args=args))
 
     def release(self, edit_id: str, attempt: int | None, *, blameless: bool) -> bool:
         """Back to queued, for another worker to run. `blameless`: its worker did not die under it."""
@@ -216,6 +329,14 @@ def events_key(edit_id: str) -> str:
 
 def _keys(edit_id: str) -> tuple[str, str, str]:
     return f"foi:edit:{edit_id}", events_key(edit_id), f"foi:tombstone:{edit_id}"
+
+
+def _deleted_key(edit_id: str) -> str:
+    return f"foi:deleted:{edit_id}"
+
+
+def _microseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1e6)
 
 
 def _record(fields: dict[str, str]) -> EditRecord:

@@ -14,6 +14,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FOI_", env_ignore_empty=True, validate_by_name=True, extra="ignore")
 
+    auth: Literal["auto", "keys", "off"] = Field(
+        default="auto",
+        description="`keys`: every call needs an API key. `off`: none does. "
+        "`auto`: off on a loopback address; on any other the service does not start.",
+    )
     host: str = Field(default="127.0.0.1", description="Address that the HTTP service listens on.")
     port: int = Field(default=8000, ge=1, le=65535, description="Port that the HTTP service listens on.")
     data_dir: Path = Field(default=Path("data"), description="Folder of the blob store and of the embedded Redis.")
@@ -21,6 +26,14 @@ class Settings(BaseSettings):
         default=None,
         validation_alias=AliasChoices("FOI_REDIS_URL", "REDIS_URL"),
         description="Redis or Valkey, 6.2 or later; `REDIS_URL` works too. Empty: an embedded one in the data folder.",
+    )
+    store: str = Field(
+        default="",
+        description="Where files are kept: empty for a folder in the data folder, or `s3://bucket/prefix`, "
+        "`gs://bucket/prefix`, `az://container/prefix`; credentials come from the usual variables of each.",
+    )
+    signed_url_s: int = Field(
+        default=300, ge=1, le=604_800, description="How long an address of a file on an object store holds, in seconds."
     )
     model: str = Field(default="demo", description="`demo`, a checkpoint's folder, or its name on the model hub.")
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
@@ -35,10 +48,27 @@ class Settings(BaseSettings):
         default=86_400, ge=60, description="How long a finished edit and its files are kept, in seconds."
     )
     max_queue: int = Field(default=1000, ge=1, description="Edits that may wait; further ones get 503 queue-full.")
+    max_edits_per_key: int = Field(
+        default=50, ge=1, description="Edits of one API key that may wait or run; further ones get 429 quota-exceeded."
+    )
+    max_requests_per_minute: int = Field(
+        default=600, ge=1, description="Requests of one API key in a minute; further ones get 429 quota-exceeded."
+    )
+    max_streams_per_key: int = Field(
+        default=4,
+        ge=1,
+        description="Event streams that one API key may have open; further ones get 429 quota-exceeded.",
+    )
+    max_outputs: int = Field(default=8, ge=1, le=64, description="Largest `n`: outputs of one edit.")
     max_body_bytes: int = Field(default=20 * 2**20, ge=1024, description="Largest request body, in bytes.")
     max_pixels: int = Field(default=40_000_000, ge=256, description="Largest picture, in pixels after decoding.")
     upload_timeout_s: int = Field(
         default=60, ge=1, description="A body that has not arrived after so many seconds gets 408."
+    )
+    allow_private_urls: bool = Field(
+        default=False,
+        description="Whether `webhook_url` and `image_url` may name addresses that are not public, for "
+        "closed networks: a caller can then reach whatever the service can.",
     )
     edit_timeout_s: int = Field(
         default=1800, ge=1, description="An edit that runs longer, in seconds, fails with deadline-exceeded."
@@ -58,6 +88,9 @@ class Settings(BaseSettings):
         description="After SIGTERM a worker finishes its edits for so many seconds, then hands them back.",
     )
 
+    telemetry: bool = Field(
+        default=False, description="OpenTelemetry traces and metrics of the HTTP service, where its SDK is set up."
+    )
     log_format: Literal["console", "json"] = Field(
         default="console", description="Log lines for people or for machines."
     )

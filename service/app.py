@@ -13,10 +13,11 @@ from fastapi.responses import RedirectResponse
 
 from jobs.blobs import BlobStore
 from jobs.connection import connect
+from jobs.idempotency import IdempotencyKeys
 from jobs.queue import EditQueue
 from jobs.repository import EditRepository
 from jobs.settings import Settings
-from service import edits, health, openapi, problems
+from service import edits, files, health, openapi, problems, stream
 from service.events import EventReader
 from service.submit import Intake
 
@@ -42,18 +43,19 @@ def create_app(settings: Settings, redis_url: str) -> FastAPI:
     app = _App(
         title="Focus on Your Instruction", summary=_SUMMARY, version=_version(), redoc_url=None, lifespan=lifespan
     )
-    redis = connect(redis_url, decode=True)
+    repository = EditRepository(connect(redis_url, decode=True), settings.retention_s)
     app.state.intake = Intake(
         settings=settings,
-        repository=EditRepository(redis, settings.retention_s),
+        repository=repository,
         blobs=BlobStore(settings.data_dir / "blobs"),
         queue=EditQueue(connect(redis_url)),
+        idempotency=IdempotencyKeys(repository),
     )
     app.state.events = events
     app.state.decoders = CapacityLimiter(edits.DECODERS)
     problems.install(app)
-    app.include_router(edits.router)
-    app.include_router(health.router)
+    for part in (edits, stream, files, health):
+        app.include_router(part.router)
 
     @app.get("/", include_in_schema=False)
     async def home() -> RedirectResponse:

@@ -1,59 +1,56 @@
-"""The routes of an edit: submit it, look at it, fetch its files."""
+"""The routes of edits: submit one, look at it, list them, cancel and delete."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
-from jobs.records import EditRecord, StoredFile
-from service import forms, openapi
+from jobs.records import EditRecord, Status
+from jobs.views import EditList, edit_url, view
+from service import auth, conditional, cursors, forms, lookup, openapi
 from service.events import EventReader
 from service.problems import Problem
 from service.submit import Intake
-from service.wire import edit_url, view
 
 MAX_WAIT_S = 60
+MAX_PAGE = 100
 LISTEN_S = 1.0
 """How soon a caller that has left is noticed."""
 DECODERS = 4
 """Pictures that are decoded at once: a limit on memory, a 40-megapixel picture takes some 250 MB on its way in."""
+MAX_IDEMPOTENCY_KEY = 255
 
-_EDIT_ID = re.compile(r"edit_[0-9a-f]{32}")
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
-T = TypeVar("T")
 
 _SUBMIT_PROBLEMS = openapi.problem_responses(
+    *auth.PROBLEMS,
     "malformed-body",
     "request-timeout",
+    "idempotency-in-flight",
+    "expired",
     "payload-too-large",
     "unsupported-image",
     "unsupported-media-type",
     "invalid-parameter",
     "image-too-many-pixels",
     "mask-size-mismatch",
+    "webhook-url-forbidden",
+    "idempotency-mismatch",
+    "quota-exceeded",
     "queue-full",
+    "no-workers",
     "unavailable",
 )
+_LOOK_PROBLEMS = openapi.problem_responses(*auth.PROBLEMS, "not-found", "expired", "quota-exceeded", "unavailable")
 
 router = APIRouter(tags=["edits"])
-
-
-def _intake(request: Request) -> Intake:
-    intake: Intake = request.app.state.intake
-    return intake
-
-
-async def _in_thread(call: Callable[[], T]) -> T:
-    return await to_thread.run_sync(call)
 
 
 @router.post("/edits", include_in_schema=False)
@@ -63,18 +60,18 @@ async def _in_thread(call: Callable[[], T]) -> T:
     summary="Edit a picture by instruction",
     openapi_extra=openapi.CREATE_EDIT,
     responses={
-        202: openapi.edit_response("Accepted: the edit is stored and queued.", **openapi.LOCATION),
-        200: openapi.edit_response("`Prefer: wait` was given and the edit is done.", **openapi.LOCATION),
+        202: openapi.edit_response("Accepted: the edit is stored and queued.", **openapi.SUBMIT_HEADERS),
+        200: openapi.edit_response("`Prefer: wait` was given and the edit is done.", **openapi.SUBMIT_HEADERS),
         **_SUBMIT_PROBLEMS,
     },
 )
-async def create_edit(request: Request) -> Response:
+async def create_edit(request: Request, caller: auth.Submitter) -> Response:
     """Takes one picture and what to change in it, and answers at once with the queued edit; its address has the result.
 
     Give `instruction` (once, or once per sub-instruction) or `instructions`. Unknown or repeated fields are refused.
     `POST /edits` is the same.
     """
-    return await _create(request)
+    return await _create(request, caller)
 
 
 @router.post(
@@ -83,39 +80,83 @@ async def create_edit(request: Request) -> Response:
     summary="See where instructions would act",
     openapi_extra=openapi.CREATE_MASKS,
     responses={
-        202: openapi.edit_response("Accepted: stored and queued.", **openapi.LOCATION),
-        200: openapi.edit_response("`Prefer: wait` was given and the masks are there.", **openapi.LOCATION),
+        202: openapi.edit_response("Accepted: stored and queued.", **openapi.SUBMIT_HEADERS),
+        200: openapi.edit_response("`Prefer: wait` was given and the masks are there.", **openapi.SUBMIT_HEADERS),
         **_SUBMIT_PROBLEMS,
     },
 )
-async def create_masks(request: Request) -> Response:
+async def create_masks(request: Request, caller: auth.Submitter) -> Response:
     """One denoising step instead of an edit: masks and attention maps, and no picture.
 
     Takes the form of the edit that is to follow (but `method`) and answers in the same shape, under the same addresses.
     With the same fields and seed, the edit has these masks; sent back as its masks, they give the same picture.
     """
-    return await _create(request, masks_only=True)
+    return await _create(request, caller, masks_only=True)
 
 
-async def _create(request: Request, *, masks_only: bool = False) -> Response:
-    intake = _intake(request)
+async def _create(request: Request, caller: auth.Caller, *, masks_only: bool = False) -> Response:
+    intake = lookup.intake(request)
     limiter: CapacityLimiter = request.app.state.decoders
+    key = _idempotency_key(request)
     try:
         form = await forms.read_form(request, intake.settings)
     except ClientDisconnect:
         return Response(status_code=400)  # nobody is there to read it
     try:
-        submit = partial(intake.submit, form, masks_only=masks_only)
-        edit_id = await to_thread.run_sync(submit, limiter=limiter)
+        submit = partial(intake.submit, form, caller.owner, key, masks_only=masks_only)
+        edit_id, replayed = await to_thread.run_sync(submit, limiter=limiter)
     finally:
         await forms.close(form)
-    wait = _WAIT.search(request.headers.get("prefer", ""))
+    wait = _WAIT.search(", ".join(request.headers.getlist("prefer")))
     seconds = min(int(wait[1]), MAX_WAIT_S) if wait else 0
-    record = await _wait(request, edit_id, seconds)
+    record = await _wait(request, edit_id, caller, seconds)
     headers = {"Location": edit_url(edit_id)}
     if wait:
         headers["Preference-Applied"] = f"wait={seconds}"
-    return _edit_response(record, 200 if record.terminal and wait else 202, headers)
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return await _edit_response(intake, record, 200 if record.terminal and wait else 202, headers)
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY:
+        detail = f"the Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} characters"
+        raise Problem("invalid-parameter", detail, [{"pointer": "/Idempotency-Key", "detail": detail}])
+    return key
+
+
+@router.get(
+    "/v1/edits",
+    summary="List edits",
+    response_model=EditList,
+    responses={
+        200: {
+            "description": "One page, the newest first.",
+            "headers": {"Link": {"schema": {"type": "string"}, "description": 'The next page, `rel="next"`.'}},
+        },
+        **openapi.problem_responses(*auth.PROBLEMS, "invalid-parameter", "quota-exceeded", "unavailable"),
+    },
+)
+async def list_edits(
+    request: Request,
+    response: Response,
+    caller: auth.Reader,
+    status: Annotated[list[Status], Query(description="Only these; may be given several times.")] = [],  # noqa: B006
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+) -> EditList:
+    """The caller's own edits (with an admin's key everyone's). A page may be shorter than `limit` and not the last."""
+    intake = lookup.intake(request)
+    after = cursors.read(cursor) if cursor else None
+    records, further = await lookup.in_thread(
+        partial(intake.repository.page, caller.lists, limit, after, frozenset(status))
+    )
+    if further is None:
+        return EditList(data=[view(record) for record in records], next_cursor=None)
+    following = cursors.write(further)
+    response.headers["Link"] = f'<{request.url.include_query_params(cursor=following)}>; rel="next"'
+    return EditList(data=[view(record) for record in records], next_cursor=following)
 
 
 @router.get(
@@ -124,14 +165,14 @@ async def _create(request: Request, *, masks_only: bool = False) -> Response:
     responses={
         200: openapi.edit_response("The edit as it is now."),
         304: {"description": "Unchanged since the `ETag` that `If-None-Match` named."},
-        **openapi.problem_responses("not-found", "expired", "unavailable"),
+        **_LOOK_PROBLEMS,
     },
 )
-async def get_edit(request: Request, edit_id: str) -> Response:
+async def get_edit(request: Request, edit_id: str, caller: auth.Reader) -> Response:
     """Status, progress and, when done, the addresses of the result, the masks and the attention maps."""
-    record = await _find(request, edit_id)
-    response = _edit_response(record, 200, {})
-    if _matches(request, response.headers["etag"]):
+    record = await lookup.find(request, edit_id, caller)
+    response = await _edit_response(lookup.intake(request), record, 200, {})
+    if conditional.unchanged(request, response.headers["etag"]):
         kept = {
             name: value for name, value in response.headers.items() if name in ("etag", "retry-after", "cache-control")
         }
@@ -144,79 +185,45 @@ async def get_edit(request: Request, edit_id: str) -> Response:
     summary="Cancel an edit",
     responses={
         200: openapi.edit_response("The edit: `canceled` if it waited, `canceling` if it runs, else as it ended."),
-        **openapi.problem_responses("not-found", "expired", "unavailable"),
+        **_LOOK_PROBLEMS,
     },
 )
-async def cancel_edit(request: Request, edit_id: str) -> Response:
+async def cancel_edit(request: Request, edit_id: str, caller: auth.Submitter) -> Response:
     """A waiting edit is canceled at once, a running one before its second next step. May be called again and again."""
-    record = await _find(request, edit_id)
-    await _in_thread(partial(_intake(request).cancel, record))
-    return _edit_response(await _find(request, edit_id), 200, {})
+    intake = lookup.intake(request)
+    record = await lookup.find(request, edit_id, caller)
+    await lookup.in_thread(partial(intake.cancel, record))
+    return await _edit_response(intake, await lookup.find(request, edit_id, caller), 200, {})
 
 
-@router.get(
-    "/v1/edits/{edit_id}/files/{name}",
-    summary="Fetch a file of an edit",
-    response_class=FileResponse,
-    responses={
-        200: {"description": "The file's bytes.", "content": {"image/*": {}}},
-        206: {"description": "The range that was asked for."},
-        304: {"description": "Unchanged since the `ETag` that `If-None-Match` named."},
-        **openapi.problem_responses("not-found", "expired", "unavailable"),
-    },
+@router.delete(
+    "/v1/edits/{edit_id}",
+    summary="Delete an edit",
+    status_code=204,
+    responses={204: {"description": "Gone: its record, its input and its outputs."}, **_LOOK_PROBLEMS},
 )
-async def get_file(request: Request, edit_id: str, name: str) -> Response:
-    """`input.png`, `result.png` (or `.jpeg`, `.webp`), `mask-1.png`, `attention-1.png`, ... as the edit lists them."""
-    record = await _find(request, edit_id)
-    stored = record.files.get(name)
-    if stored is None:
-        raise Problem("not-found", f"the edit has no file {name!r}")
-    headers = {"ETag": f'"{stored.sha256}"', "Cache-Control": "private, max-age=3600, immutable"}
-    if _matches(request, headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    return await _in_thread(partial(_file_response, _intake(request), stored, headers))
+async def delete_edit(request: Request, edit_id: str, caller: auth.Submitter) -> Response:
+    """An edit that has not ended is canceled first. Afterwards its address answers 410."""
+    record = await lookup.find(request, edit_id, caller)
+    await lookup.in_thread(partial(lookup.intake(request).delete, record))
+    return Response(status_code=204)
 
 
-def _file_response(intake: Intake, stored: StoredFile, headers: dict[str, str]) -> FileResponse:
-    path = intake.blobs.path(stored.key)
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        raise Problem("not-found", "the file is gone; the edit is about to expire") from None
-    return FileResponse(path, headers=headers, media_type=stored.media_type, stat_result=status)
-
-
-async def _find(request: Request, edit_id: str) -> EditRecord:
-    """The record; an expired id is told from one that never was."""
-    repository = _intake(request).repository
-    if _EDIT_ID.fullmatch(edit_id):
-        record = await _in_thread(partial(repository.get, edit_id))
-        if record is not None:
-            return record
-        if await _in_thread(partial(repository.is_expired, edit_id)):
-            raise Problem("expired", "the edit and its files have been removed after their retention time")
-    raise Problem("not-found", "there is no edit of this id")
-
-
-async def _wait(request: Request, edit_id: str, seconds: float) -> EditRecord:
+async def _wait(request: Request, edit_id: str, caller: auth.Caller, seconds: float) -> EditRecord:
     """The record, as soon as it is terminal or `seconds` have passed or the caller has left."""
     events: EventReader = request.app.state.events
     deadline = asyncio.get_running_loop().time() + seconds
     while (left := deadline - asyncio.get_running_loop().time()) > 0 and not await request.is_disconnected():
         if await events.wait_until_done(edit_id, min(left, LISTEN_S)):
             break
-    return await _find(request, edit_id)
+    return await lookup.find(request, edit_id, caller)
 
 
-def _edit_response(record: EditRecord, status: int, headers: dict[str, str]) -> Response:
-    body = view(record).model_dump_json().encode()
+async def _edit_response(intake: Intake, record: EditRecord, status: int, headers: dict[str, str]) -> Response:
+    place = await lookup.in_thread(partial(intake.estimate, record))
+    body = view(record, *place).model_dump_json().encode()
     headers["ETag"] = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers["Cache-Control"] = "no-cache"
     if not record.terminal:
         headers["Retry-After"] = "1"
     return Response(body, status_code=status, headers=headers, media_type="application/json")
-
-
-def _matches(request: Request, etag: str) -> bool:
-    given = request.headers.get("if-none-match", "")
-    return given.strip() == "*" or etag in [tag.strip().removeprefix("W/") for tag in given.split(",")]

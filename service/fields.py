@@ -6,16 +6,18 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 from foi_core.errors import InvalidParameter
 from foi_core.spec import PRESETS, RANGES, EditSpec
 from jobs.queue import PRIORITIES
-from jobs.records import MEDIA_TYPES
+from jobs.records import MEDIA_TYPES, EndEvent, OutputSize
 
 MAX_METADATA_BYTES = 4096
 MAX_DEADLINE_S = 86_400
 EDIT_METHODS = ("foi", "ip2p")
+OUTPUT_SIZES: tuple[str, ...] = get_args(OutputSize)
+END_EVENTS: tuple[str, ...] = get_args(EndEvent)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18})([eE][+-]?[0-9]{1,3})?")
 _SPEC_DEFAULTS = {field.name: field.default for field in fields(EditSpec) if field.default is not MISSING}
@@ -85,6 +87,17 @@ def json_value(name: str, text: str) -> Any:
     except (ValueError, RecursionError):
         raise InvalidParameter(name, text, "valid JSON") from None
     return value
+
+
+def text(_: str, text: str) -> str:
+    return text.strip()
+
+
+def webhook_events(name: str, text: str) -> tuple[str, ...]:
+    events = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    if not set(events) <= set(END_EVENTS):
+        raise InvalidParameter(name, text, f"some of {', '.join(END_EVENTS)}, with commas between")
+    return events
 
 
 def metadata(name: str, text: str) -> dict[str, Any]:
@@ -161,6 +174,41 @@ SPEC_FIELDS = (
     ),
 )
 OTHER_FIELDS = (
+    Field(
+        "n",
+        whole,
+        {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": 8,
+            "default": 1,
+            "description": "How many outputs: the first has `seed`, the next `seed` + 1, and so on; one batch.",
+        },
+    ),
+    Field(
+        "output_size",
+        one_of(*OUTPUT_SIZES),
+        {
+            "type": "string",
+            "enum": list(OUTPUT_SIZES),
+            "default": "input",
+            "description": "input: as the picture came. model: as the model works, both sides multiples of 64.",
+        },
+    ),
+    Field(
+        "webhook_url",
+        text,
+        {"type": "string", "format": "uri", "description": "Hears of the edit's end; http or https, a public address."},
+    ),
+    Field(
+        "webhook_events",
+        webhook_events,
+        {
+            "type": "string",
+            "default": ",".join(END_EVENTS),
+            "description": f"Of which ends, with commas between: {', '.join(END_EVENTS)}.",
+        },
+    ),
     Field(
         "priority",
         one_of(*PRIORITIES),

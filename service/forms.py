@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import hashlib
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -29,6 +31,13 @@ class Form:
 
     texts: dict[str, list[str]] = field(default_factory=dict)
     files: dict[str, UploadFile] = field(default_factory=dict)
+
+    def fingerprint(self, *context: object) -> str:
+        """Stands for everything in it that makes a difference, and for the `context`: SHA-256."""
+        files = {name: hashlib.sha256(file.file.read()).hexdigest() for name, file in self.files.items()}
+        for file in self.files.values():
+            file.file.seek(0)
+        return hashlib.sha256(json.dumps([self.texts, files, *context], sort_keys=True).encode()).hexdigest()
 
 
 class _StrictParser(MultiPartParser):

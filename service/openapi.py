@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from foi_core.spec import MAX_ASPECT, MAX_SUB_INSTRUCTIONS, MAX_TEXT_LENGTH, MIN_SIDE, RANGES
+from jobs.views import Edit, ProblemView
 from service.fields import SCALARS
 from service.problems import KINDS, MEDIA_TYPE
-from service.wire import Edit, ProblemView
 
 _LOW, _HIGH = RANGES["intensity"]
 
@@ -51,7 +51,14 @@ CREATE_EDIT: dict[str, Any] = {
             "in": "header",
             "schema": {"type": "string", "examples": ["wait=30"]},
             "description": "`wait=N`: answer when the edit is done, or after N seconds (at most 60).",
-        }
+        },
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+            "description": "Any text of the caller's, kept for 24 hours: the same request again answers with the edit "
+            "that it made before, another request with it is refused.",
+        },
     ],
 }
 CREATE_MASKS: dict[str, Any] = {
@@ -74,7 +81,11 @@ _EDIT_HEADERS = {
         "description": "Seconds until it is worth asking again; absent when done.",
     }
 }
-LOCATION = {"Location": {"schema": {"type": "string"}, "description": "Address of the edit."}}
+SUBMIT_HEADERS = {
+    "Location": {"schema": {"type": "string"}, "description": "Address of the edit."},
+    "Preference-Applied": {"schema": {"type": "string"}, "description": "The `wait` that was honoured."},
+    "Idempotent-Replayed": {"schema": {"type": "string"}, "description": "`true`: this edit was made before."},
+}
 
 
 def edit_response(description: str, **headers: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 from foi_core.errors import InvalidParameter
 from foi_core.spec import EditSpec, SubInstruction
 from foi_core.splitting import split_instruction
-from jobs.records import OutputFormat, Priority
-from service.fields import SCALARS, SPEC_FIELDS, Field, json_value
+from jobs.records import OutputFormat, OutputSize, Priority, Webhook
+from service.fields import END_EVENTS, SCALARS, SPEC_FIELDS, Field, json_value
 from service.forms import Form
 from service.problems import invalid
 
@@ -24,11 +24,14 @@ class Request:
 
     spec: EditSpec
     masks: tuple[str | None, ...]
+    n: int
+    output_size: OutputSize
     output_format: OutputFormat
     metadata: dict[str, Any] | None
     priority: Priority
     deadline_s: int | None
     previews: bool
+    webhook: Webhook | None
 
 
 @dataclass
@@ -49,7 +52,7 @@ class _Errors:
             raise invalid(self.found)
 
 
-def parse(form: Form, *, masks_only: bool = False) -> Request:
+def parse(form: Form, max_outputs: int, *, masks_only: bool = False) -> Request:
     """`masks_only`: the form of an edit whose regions are wanted and nothing else. Raises the 422 that names every
     wrong field."""
     errors = _Errors()
@@ -61,6 +64,14 @@ def parse(form: Form, *, masks_only: bool = False) -> Request:
     instructions, masks = _instructions(form, errors)
     for name in form.files.keys() - {"image"} - set(masks):
         errors.found.append(InvalidParameter(name, "a file", "image, and the masks that instructions name"))
+    with errors.collect():
+        if not 1 <= values.get("n", 1) <= max_outputs:
+            raise InvalidParameter("n", values["n"], f"a whole number from 1 to {max_outputs}")
+    webhook_url = values.get("webhook_url")
+    if "webhook_events" in values and webhook_url is None:
+        errors.found.append(InvalidParameter("webhook_events", "given", "a webhook_url beside it"))
+    if values.get("method") == "ip2p":
+        _check_plain(instructions, masks, errors)
     errors.raise_any()
     with errors.collect():
         spec_values = {f.name: values[f.name] for f in SPEC_FIELDS if f.name in values}
@@ -69,12 +80,26 @@ def parse(form: Form, *, masks_only: bool = False) -> Request:
     return Request(
         spec,
         masks,
+        values.get("n", 1),
+        values.get("output_size", "input"),
         values.get("output_format", "png"),
         values.get("metadata"),
         values.get("priority", "normal"),
         values.get("deadline_s"),
         values.get("previews", False),
+        Webhook(url=webhook_url, events=values.get("webhook_events", END_EVENTS)) if webhook_url is not None else None,
     )
+
+
+def _check_plain(instructions: Sequence[SubInstruction], masks: Sequence[str | None], errors: _Errors) -> None:
+    """Plain InstructPix2Pix has no regions: what only they would obey is not quietly dropped."""
+    for i, (part, mask) in enumerate(zip(instructions, masks, strict=True)):
+        given = {"mask": mask, "keyword": part.keyword, "intensity": part.intensity if part.intensity != 1 else None}
+        for name, value in given.items():
+            if value is not None:
+                errors.found.append(
+                    InvalidParameter(f"instructions[{i}].{name}", value, "method foi; ip2p has no regions")
+                )
 
 
 def _check_names(form: Form, scalars: Collection[str], errors: _Errors) -> None:

@@ -18,9 +18,12 @@ from jobs.logs import get_logger
 MEDIA_TYPE = "application/problem+json"
 KINDS: dict[str, tuple[int, str]] = {
     "malformed-body": (400, "The body cannot be read"),
+    "unauthorized": (401, "An API key is needed"),
+    "forbidden": (403, "The API key does not allow this"),
     "not-found": (404, "There is nothing at this address"),
     "method-not-allowed": (405, "This address does not know this method"),
     "request-timeout": (408, "The body did not arrive in time"),
+    "idempotency-in-flight": (409, "A request with this Idempotency-Key is being answered"),
     "expired": (410, "The edit has expired"),
     "payload-too-large": (413, "The body is too large"),
     "unsupported-image": (415, "The picture cannot be read"),
@@ -28,12 +31,24 @@ KINDS: dict[str, tuple[int, str]] = {
     "invalid-parameter": (422, "A field is not allowed"),
     "image-too-many-pixels": (422, "The picture has too many pixels"),
     "mask-size-mismatch": (422, "A mask has another size than the picture"),
+    "range-not-satisfiable": (416, "The file has no such range"),
+    "idempotency-mismatch": (422, "The Idempotency-Key was used for something else"),
+    "webhook-url-forbidden": (422, "The webhook's address is not allowed"),
+    "quota-exceeded": (429, "Too much at once"),
     "internal": (500, "Something went wrong on our side"),
     "not-ready": (503, "The service is not ready"),
     "queue-full": (503, "Too many edits are waiting"),
+    "no-workers": (503, "No worker is there"),
     "unavailable": (503, "The edit could not be accepted"),
 }
-RETRY_AFTER_S = {"queue-full": 10, "unavailable": 5, "not-ready": 5}
+RETRY_AFTER_S = {
+    "idempotency-in-flight": 1,
+    "quota-exceeded": 5,
+    "queue-full": 10,
+    "no-workers": 10,
+    "unavailable": 5,
+    "not-ready": 5,
+}
 _BY_STATUS = {404: "not-found", 405: "method-not-allowed", 400: "malformed-body", 413: "payload-too-large"}
 
 log = get_logger(__name__)

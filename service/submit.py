@@ -10,8 +10,10 @@ import structlog
 from PIL import Image
 
 from foi_core.spec import SEED_LIMIT
+from jobs import pace, presence
 from jobs.blobs import BlobStore
 from jobs.connection import RedisError
+from jobs.idempotency import Claimed, IdempotencyKeys, InFlight, Mismatch
 from jobs.logs import get_logger
 from jobs.queue import EditQueue
 from jobs.records import (
@@ -25,7 +27,7 @@ from jobs.records import (
     new_edit_id,
     now,
 )
-from jobs.repository import EditRepository
+from jobs.repository import Claim, EditRepository
 from jobs.settings import Settings
 from service import images, parsing
 from service.forms import Form
@@ -42,10 +44,37 @@ class Intake:
     repository: EditRepository
     blobs: BlobStore
     queue: EditQueue
+    idempotency: IdempotencyKeys
 
-    def submit(self, form: Form, *, masks_only: bool = False) -> str:
-        """Returns the id of the queued edit, or raises the Problem; blocks on decoding and on Redis."""
-        request = parsing.parse(form, masks_only=masks_only)
+    def submit(
+        self, form: Form, owner: str, idempotency_key: str | None, *, masks_only: bool = False
+    ) -> tuple[str, bool]:
+        """The id of the queued edit, and whether the same request had made it before; or raises the Problem. Blocks on
+        decoding and on Redis."""
+        request = parsing.parse(form, self.settings.max_outputs, masks_only=masks_only)
+        edit_id = new_edit_id()
+        if idempotency_key is None:
+            self._submit(edit_id, form, request, owner, None)
+            return edit_id, False
+        claimed = self._claim(owner, idempotency_key, form.fingerprint(masks_only), edit_id)
+        if isinstance(claimed, str):
+            return claimed, True
+        try:
+            self._submit(edit_id, form, request, owner, claimed.claim)
+        except Exception:
+            self.idempotency.release(claimed)
+            raise
+        return edit_id, False
+
+    def _claim(self, owner: str, key: str, fingerprint: str, edit_id: str) -> Claimed | str:
+        try:
+            return self.idempotency.claim(owner, key, fingerprint, edit_id)
+        except InFlight:
+            raise Problem("idempotency-in-flight", "the same request is being answered; try again") from None
+        except Mismatch:
+            raise Problem("idempotency-mismatch", "take a new key for a new request; keys are kept 24 hours") from None
+
+    def _submit(self, edit_id: str, form: Form, request: parsing.Request, owner: str, claim: Claim | None) -> None:
         picture = images.read_picture(form.files["image"].file, self.settings.max_pixels)
         masks = {
             name: images.read_mask(form.files[name].file, picture.size, self.settings.max_pixels, name)
@@ -54,14 +83,20 @@ class Intake:
         }
         if self.queue.length() >= self.settings.max_queue:
             raise Problem("queue-full", f"{self.settings.max_queue} edits are waiting; try again later")
-        edit_id = new_edit_id()
+        if not presence.expected(self.repository.redis):
+            raise Problem("no-workers", f"no worker was heard of for {presence.MISSED_AFTER_S} s; try again later")
         with structlog.contextvars.bound_contextvars(edit_id=edit_id):
-            self._take_in(edit_id, request, picture, masks)
+            self._take_in(edit_id, request, picture, masks, owner, claim)
             log.info("edit queued", instructions=len(request.masks), size=picture.size)
-        return edit_id
 
     def _take_in(
-        self, edit_id: str, request: parsing.Request, picture: Image.Image, masks: dict[str, Image.Image]
+        self,
+        edit_id: str,
+        request: parsing.Request,
+        picture: Image.Image,
+        masks: dict[str, Image.Image],
+        owner: str,
+        claim: Claim | None,
     ) -> None:
         created_at = now()
         try:
@@ -70,6 +105,7 @@ class Intake:
             files |= {names[part]: self._store(edit_id, names[part], mask) for part, mask in masks.items()}
             submission = Submission(
                 id=edit_id,
+                owner=owner,
                 created_at=created_at,
                 input=_edit_input(request, names, picture.size),
                 metadata=request.metadata,
@@ -77,8 +113,11 @@ class Intake:
                 priority=request.priority,
                 deadline_at=created_at + timedelta(seconds=request.deadline_s) if request.deadline_s else None,
                 previews=request.previews,
+                webhook=request.webhook,
             )
-            self.repository.create(submission)
+            most = self.settings.max_edits_per_key if owner else 0
+            if not self.repository.create(submission, most, claim):
+                raise Problem("quota-exceeded", f"{most} edits of this key wait or run; wait for one of them to end")
             self._enqueue(submission)
         except Exception:
             self.blobs.delete_edit(edit_id)
@@ -88,6 +127,17 @@ class Intake:
         """Idempotent; an edit that has ended stays as it is."""
         if self.repository.cancel(record.submission.id) == "canceled":
             self.queue.remove(record.submission.id, record.submission.priority)
+
+    def delete(self, record: EditRecord) -> None:
+        """The record, then the files: what a crash in between leaves is swept."""
+        edit_id = record.submission.id
+        self.repository.delete(edit_id)
+        self.queue.remove(edit_id, record.submission.priority)
+        self.blobs.delete_edit(edit_id)
+
+    def estimate(self, record: EditRecord) -> tuple[int | None, int | None]:
+        """Place in the queue and seconds until the end, as far as they are known."""
+        return pace.estimate(self.repository.redis, self.queue, record)
 
     def _enqueue(self, submission: Submission) -> None:
         try:
@@ -120,6 +170,8 @@ def _edit_input(request: parsing.Request, mask_names: dict[str, str], size: tupl
         request.spec,
         instructions,
         seed=secrets.randbelow(SEED_LIMIT) if seed is None else seed,
+        n=request.n,
+        output_size=request.output_size,
         output_format=request.output_format,
         width=size[0],
         height=size[1],

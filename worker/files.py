@@ -53,6 +53,7 @@ def succeeded(record: EditRecord, picture: Image.Image, result: EditResult, file
     masks = tuple(
         Mask(
             instruction=i,
+            seed=result.seed,
             keyword=word.text if word else None,
             file=files.put(f"mask-{i + 1}.png", _png(mask)),
             area=_area(mask),
@@ -60,7 +61,9 @@ def succeeded(record: EditRecord, picture: Image.Image, result: EditResult, file
         for i, (mask, word) in enumerate(zip(result.masks, result.keywords, strict=True))
     )
     maps = tuple(
-        AttentionMap(instruction=i, file=files.put(f"attention-{i + 1}.png", _png(_visible(attention_map))))
+        AttentionMap(
+            instruction=i, seed=result.seed, file=files.put(f"attention-{i + 1}.png", _png(_visible(attention_map)))
+        )
         for i, attention_map in enumerate(result.attention_maps)
         if attention_map is not None
     )

@@ -50,7 +50,9 @@ class Housekeeping:
     def __init__(self, name: str, settings: Settings, url: str, blobs: BlobStore) -> None:
         self._redis = connect(url, decode=True)
         repository = EditRepository(self._redis, settings.retention_s)
-        self._presence = presence.WorkerPresence(name=name, state="starting", model=settings.model)
+        self._presence = presence.WorkerPresence(
+            name=name, state="starting", model=settings.model, places=settings.max_in_flight
+        )
         self._reaper = Reaper(connect(url), repository, settings.max_deaths)
         self._sweeper = Sweeper(repository, blobs)
         self._done = Event()
@@ -129,7 +131,11 @@ class Crew:
         self._room.close()
         self._join(seconds)
         self._reporter.stop_all(HandedBack("the worker stops"))
-        return self._join(HAND_BACK_S)
+        if self._join(HAND_BACK_S):
+            return True
+        if self._engine.works:
+            self._reporter.hand_back()
+        return False
 
     def _join(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds

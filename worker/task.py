@@ -15,6 +15,7 @@ from PIL import Image
 
 from foi_core.errors import DeadlineExceeded, EditCanceled, EngineDied, InvalidParameter, ModelFailure, OutOfMemory
 from foi_core.spec import EditSpec
+from jobs import pace
 from jobs.blobs import BlobStore
 from jobs.logs import get_logger
 from jobs.queue import PRIORITIES
@@ -77,6 +78,8 @@ class EditTask:
             raise
         if self.repository.commit(edit_id, attempt, outcome):
             log.info("edit ended", status=outcome.status, error=outcome.error.detail if outcome.error else None)
+            if outcome.metrics is not None:
+                pace.remember(self.repository.redis, outcome.metrics.run_ms)
         else:
             log.warning("outcome refused: the edit was canceled, has ended, or is another worker's", attempt=attempt)
             self.blobs.delete_outputs(edit_id, attempt)

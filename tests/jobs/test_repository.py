@@ -10,7 +10,7 @@ from typing import Any
 from redis import Redis
 
 from jobs.connection import connect
-from jobs.records import Outcome, Output, Progress, now
+from jobs.records import Outcome, Output, Progress, StoredFile, now
 from jobs.repository import EditRepository, Reply, Report, events_key
 from tests.support import submission
 
@@ -102,8 +102,8 @@ def test_the_record_expires_and_leaves_a_tombstone(repository: EditRepository, r
     assert redis.ttl(f"foi:tombstone:{edit_id}") > redis.ttl(f"foi:edit:{edit_id}")
     redis.delete(f"foi:edit:{edit_id}")
     assert repository.get(edit_id) is None
-    assert repository.is_expired(edit_id)
-    assert not repository.is_expired("edit_never")
+    assert repository.past_owner(edit_id) == ""
+    assert repository.past_owner("edit_never") is None
 
 
 def test_a_restart_forgets_the_progress_of_the_attempt_before(repository: EditRepository) -> None:
@@ -188,7 +188,10 @@ def test_the_events_tell_what_happened_and_end_once(repository: EditRepository, 
         told(repository, edit_id, attempt, HALF)
     repository.report([Report(edit_id, attempt, HALF, "data:image/jpeg;base64,x")])
     outcome = Outcome(
-        status="succeeded", completed_at=now(), outputs=(Output(seed=1, file="result.png", width=4, height=4),)
+        status="succeeded",
+        completed_at=now(),
+        files={"result.png": StoredFile(key="k", media_type="image/png", sha256="s", size=1)},
+        outputs=(Output(seed=1, file="result.png", width=4, height=4),),
     )
     repository.commit(edit_id, attempt, outcome)
     repository.commit(edit_id, attempt, FAILED)

@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from redis import Redis
 
+from jobs import presence
 from jobs.blobs import BlobStore
 from jobs.settings import Settings
 from service.app import create_app
@@ -55,7 +56,14 @@ def http(address: str) -> Iterator[httpx.Client]:
 @pytest.fixture
 def client(http: httpx.Client, redis: Redis) -> httpx.Client:
     assert redis.dbsize() == 0
+    seen_a_moment_ago(redis)
     return http
+
+
+def seen_a_moment_ago(redis: Redis) -> None:
+    """A worker was there: edits are accepted, and wait."""
+    presence.publish(redis, presence.WorkerPresence(name="seen", state="ready", model="none"))
+    presence.withdraw(redis, "seen")
 
 
 @pytest.fixture

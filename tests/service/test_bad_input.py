@@ -39,7 +39,7 @@ def instructions(*entries: object) -> dict[str, str]:
 
 BAD_FIELDS: list[tuple[str, dict[str, Any]]] = [
     ("/colour", {**ONE, "colour": "red"}),
-    ("/n", {**ONE, "n": "2"}),
+    ("/n", {**ONE, "n": "9"}),
     ("/seed", {**ONE, "seed": ["1", "2"]}),
     ("/seed", {**ONE, "seed": "-1"}),
     ("/seed", {**ONE, "seed": "1.5"}),

@@ -21,6 +21,7 @@ ONE = {"instruction": "make the ball red"}
 FIELDS = {
     "id", "status", "created_at", "started_at", "completed_at", "expires_at", "progress", "input", "outputs", "masks",
     "attention_maps", "metrics", "warnings", "error", "metadata", "urls", "priority", "deadline_at",
+    "queue_position", "eta_s",
 }  # fmt: skip
 
 
@@ -54,7 +55,9 @@ def test_every_field_is_echoed_as_it_was_understood(client: httpx.Client) -> Non
         "image_guidance_scale": "1.25",
         "seed": "4294967295",
         "threshold": "0.25-0.5",
-        "method": "ip2p",
+        "method": "foi",
+        "n": "3",
+        "output_size": "model",
         "preset": "paper",
         "mask_at": "0.1",
         "modulation_end": "0.5",
@@ -71,6 +74,7 @@ def test_every_field_is_echoed_as_it_was_understood(client: httpx.Client) -> Non
         "intensity": 2.0, "has_mask": False,
     }  # fmt: skip
     assert given["instructions"][1]["keyword"] is None
+    assert (given["n"], given["output_size"]) == (3, "model")
     names = [
         "num_inference_steps",
         "strength",
@@ -80,7 +84,7 @@ def test_every_field_is_echoed_as_it_was_understood(client: httpx.Client) -> Non
         "threshold",
         "method",
     ]
-    assert [given[name] for name in names] == [12, 0.5, 7.0, 1.25, 4294967295, [0.25, 0.5], "ip2p"]
+    assert [given[name] for name in names] == [12, 0.5, 7.0, 1.25, 4294967295, [0.25, 0.5], "foi"]
     names = ["preset", "mask_at", "modulation_end", "disentangle_end", "preserve_outside_mask", "output_format"]
     assert [given[name] for name in names] == ["paper", 0.1, 0.5, 1.0, False, "webp"]
 
@@ -129,10 +133,10 @@ def test_the_edit_is_seen_running_and_done_with_its_proof(
     assert edit["status"] == "succeeded"
     assert edit["created_at"] <= edit["started_at"] <= edit["completed_at"] < edit["expires_at"]
     assert edit["outputs"][0]["url"] == f"{edit['urls']['self']}/files/result.png"
-    assert edit["masks"] == [
-        {"instruction": 0, "keyword": "ball", "url": f"{edit['urls']['self']}/files/mask-1.png", "area": 0.5}
-    ]
-    assert edit["attention_maps"] == [{"instruction": 0, "url": f"{edit['urls']['self']}/files/attention-1.png"}]
+    whose = {"instruction": 0, "seed": edit["outputs"][0]["seed"]}
+    files = f"{edit['urls']['self']}/files"
+    assert edit["masks"] == [{**whose, "keyword": "ball", "url": f"{files}/mask-1.png", "area": 0.5}]
+    assert edit["attention_maps"] == [{**whose, "url": f"{files}/attention-1.png"}]
     assert edit["input"]["instructions"][0]["keyword_source"] == "rule"
     assert edit["input"]["instructions"][0]["token_indices"] == [4]
     assert (edit["input"]["num_inference_steps"], edit["input"]["threshold"]) == (100, 0.25)

@@ -14,13 +14,15 @@ from starlette.datastructures import UploadFile
 
 from jobs import presence
 from jobs.blobs import BlobStore
+from jobs.connection import connect
+from jobs.idempotency import IdempotencyKeys
 from jobs.queue import EditQueue
 from jobs.redis_server import EmbeddedRedis
 from jobs.repository import EditRepository
 from jobs.settings import Settings
 from service.forms import Form
 from service.submit import Intake
-from tests.service.conftest import serving
+from tests.service.conftest import seen_a_moment_ago, serving
 from tests.service.test_bad_input import refused
 from tests.service.test_edits import submit
 from tests.support import encoded, picture
@@ -39,6 +41,8 @@ def test_without_redis_a_submit_is_503_and_leaves_no_file_until_redis_is_back(
     stoppable: tuple[httpx.Client, EmbeddedRedis, Path],
 ) -> None:
     client, server, folder = stoppable
+    with connect(server.url, decode=True) as redis:
+        seen_a_moment_ago(redis)
     assert submit(client).status_code == 202
     kept = sorted(folder.rglob("*"))
     server.stop()
@@ -61,10 +65,11 @@ class BrokenQueue(EditQueue):
 def test_an_edit_that_cannot_be_queued_is_failed_and_its_files_are_removed(
     repository: EditRepository, blobs: BlobStore, raw_redis: Redis, redis: Redis, settings: Settings
 ) -> None:
-    intake = Intake(settings, repository, blobs, BrokenQueue(raw_redis))
+    intake = Intake(settings, repository, blobs, BrokenQueue(raw_redis), IdempotencyKeys(repository))
+    seen_a_moment_ago(redis)
     form = Form({"instruction": ["make it red"]}, {"image": UploadFile(BytesIO(encoded(picture())))})
     with pytest.raises(RedisConnectionError):
-        intake.submit(form)
+        intake.submit(form, "", None)
     (key,) = redis.keys("foi:edit:*")
     record = repository.get(key.removeprefix("foi:edit:"))
     assert record is not None
@@ -85,6 +90,17 @@ def test_a_full_queue_is_503_and_stores_nothing(
     assert stored() == before
 
 
+def test_without_any_sign_of_a_worker_an_edit_is_not_accepted(
+    client: httpx.Client, redis: Redis, stored: Callable[[], set[str]]
+) -> None:
+    redis.flushall()
+    before = stored()
+    answer = submit(client)
+    refused(answer, 503, "no-workers")
+    assert answer.headers["retry-after"] == "10"
+    assert stored() == before
+
+
 def test_ready_needs_a_warm_worker(client: httpx.Client, redis: Redis) -> None:
     assert refused(client.get("/readyz"), 503, "not-ready")["workers"] == "no worker"
     worker = presence.WorkerPresence(name="w", state="starting", model="demo")
@@ -100,6 +116,7 @@ def test_ready_needs_a_warm_worker(client: httpx.Client, redis: Redis) -> None:
 
 def test_ready_needs_a_store_that_can_be_written(tmp_path: Path, redis: Redis, redis_url: str) -> None:
     settings = Settings(data_dir=tmp_path, redis_url=redis_url)
+    seen_a_moment_ago(redis)
     with serving(settings, redis_url) as url:
         (tmp_path / "blobs").rmdir()
         (tmp_path / "blobs").write_text("a file where the folder was")

@@ -1,4 +1,4 @@
-"""The edit as callers see it, made from the record: no keys of stores, no internals, addresses instead."""
+"""The edit as callers see it, over HTTP and in webhooks: no keys of stores, no internals, addresses instead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from foi_core.spec import Method, Preset
-from jobs.records import EditInput, EditRecord, Metrics, OutputFormat, Priority, Problem, Progress, Status
+from jobs.records import (
+    EditInput,
+    EditRecord,
+    Metrics,
+    Outcome,
+    OutputFormat,
+    OutputSize,
+    Priority,
+    Problem,
+    Progress,
+    Status,
+)
 from jobs.records import EditWarning as Warned
 
 
@@ -42,6 +53,8 @@ class InputView(BaseModel):
     modulation_end: float | None
     disentangle_end: float | None
     preserve_outside_mask: bool
+    n: int
+    output_size: OutputSize
     output_format: OutputFormat
     width: int
     height: int
@@ -57,6 +70,7 @@ class OutputView(BaseModel):
 
 class MaskView(BaseModel):
     instruction: int
+    seed: int = Field(description="Of the output that it belongs to.")
     keyword: str | None
     url: str = Field(description="8-bit grey PNG of the picture's size; white = may change.")
     area: float
@@ -64,11 +78,13 @@ class MaskView(BaseModel):
 
 class AttentionMapView(BaseModel):
     instruction: int
+    seed: int
     url: str
 
 
 class Urls(BaseModel):
     self: str
+    events: str
     cancel: str
 
 
@@ -84,6 +100,10 @@ class Edit(BaseModel):
     completed_at: datetime | None
     expires_at: datetime
     progress: Progress | None
+    queue_position: int | None = Field(description="1: the next that is taken; null unless it waits.")
+    eta_s: int | None = Field(
+        description="Seconds until its end, estimated from the last edits; null where nothing is known."
+    )
     input: InputView
     outputs: tuple[OutputView, ...]
     masks: tuple[MaskView, ...]
@@ -93,6 +113,13 @@ class Edit(BaseModel):
     error: Problem | None
     metadata: dict[str, Any] | None
     urls: Urls
+
+
+class EditList(BaseModel):
+    """One page."""
+
+    data: list[Edit]
+    next_cursor: str | None = Field(description="For the next page; null on the last.")
 
 
 class ProblemView(BaseModel):
@@ -112,13 +139,12 @@ def edit_url(edit_id: str) -> str:
     return f"/v1/edits/{edit_id}"
 
 
-def view(record: EditRecord) -> Edit:
+def view(record: EditRecord, queue_position: int | None = None, eta_s: int | None = None) -> Edit:
     """Addresses are paths, so that they hold behind any proxy."""
     submission, outcome = record.submission, record.outcome
-    files = f"{edit_url(submission.id)}/files/"
-    stored = record.files
+    edit_id = submission.id
     return Edit(
-        id=submission.id,
+        id=edit_id,
         status=record.status,
         priority=submission.priority,
         deadline_at=submission.deadline_at,
@@ -127,25 +153,50 @@ def view(record: EditRecord) -> Edit:
         completed_at=outcome.completed_at if outcome else None,
         expires_at=record.expires_at,
         progress=record.progress,
+        queue_position=queue_position,
+        eta_s=eta_s,
         input=_input(record.input),
-        outputs=tuple(
-            OutputView(seed=o.seed, url=files + o.file, sha256=stored[o.file].sha256, width=o.width, height=o.height)
-            for o in (outcome.outputs if outcome else ())
-        ),
-        masks=tuple(
-            MaskView(instruction=m.instruction, keyword=m.keyword, url=files + m.file, area=m.area)
-            for m in (outcome.masks if outcome else ())
-        ),
+        outputs=output_views(edit_id, outcome) if outcome else (),
+        masks=mask_views(edit_id, outcome) if outcome else (),
         attention_maps=tuple(
-            AttentionMapView(instruction=a.instruction, url=files + a.file)
+            AttentionMapView(instruction=a.instruction, seed=a.seed, url=_file_url(edit_id, a.file))
             for a in (outcome.attention_maps if outcome else ())
         ),
         metrics=outcome.metrics if outcome else None,
         warnings=outcome.warnings if outcome else (),
         error=outcome.error if outcome else None,
         metadata=submission.metadata,
-        urls=Urls(self=edit_url(submission.id), cancel=edit_url(submission.id) + "/cancel"),
+        urls=_urls(edit_id),
     )
+
+
+def output_views(edit_id: str, outcome: Outcome) -> tuple[OutputView, ...]:
+    return tuple(
+        OutputView(
+            seed=o.seed,
+            url=_file_url(edit_id, o.file),
+            sha256=outcome.files[o.file].sha256,
+            width=o.width,
+            height=o.height,
+        )
+        for o in outcome.outputs
+    )
+
+
+def mask_views(edit_id: str, outcome: Outcome) -> tuple[MaskView, ...]:
+    return tuple(
+        MaskView(instruction=m.instruction, seed=m.seed, keyword=m.keyword, url=_file_url(edit_id, m.file), area=m.area)
+        for m in outcome.masks
+    )
+
+
+def _file_url(edit_id: str, name: str) -> str:
+    return f"{edit_url(edit_id)}/files/{name}"
+
+
+def _urls(edit_id: str) -> Urls:
+    here = edit_url(edit_id)
+    return Urls(self=here, events=f"{here}/events", cancel=f"{here}/cancel")
 
 
 def _input(given: EditInput) -> InputView:

@@ -1,0 +1,62 @@
+"""Idempotency keys: the same request sent twice makes one edit (draft-ietf-httpapi-idempotency-key-header)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from redis import Redis
+
+from jobs.repository import Claim, EditRepository
+
+KEPT_S = 86_400
+IN_FLIGHT_S = 120
+"""A claim whose request died before its edit was there is free again after so long."""
+
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+
+
+class InFlight(Exception):
+    """A request with this key is being answered right now."""
+
+
+class Mismatch(Exception):
+    """The key was used for another request."""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """The key is ours, for the edit that is about to be made."""
+
+    claim: Claim
+    value: str
+
+
+class IdempotencyKeys:
+    def __init__(self, repository: EditRepository) -> None:
+        self._redis: Redis = repository.redis
+        self._repository = repository
+        self._release = self._redis.register_script(_RELEASE)
+
+    def claim(self, owner: str, key: str, fingerprint: str, edit_id: str) -> Claimed | str:
+        """The claim for the new edit `edit_id`, or the id of the edit that the same request made before.
+
+        `fingerprint` stands for everything in the request that makes a difference. Raises InFlight and Mismatch.
+        """
+        name = f"foi:idempotency:{owner}:{hashlib.sha256(key.encode()).hexdigest()}"
+        value = f"{fingerprint} {edit_id}"
+        while not self._redis.set(name, value, nx=True, ex=IN_FLIGHT_S):
+            earlier = self._redis.get(name)
+            if earlier is None:
+                continue  # it was given back in between
+            fingerprint_before, edit_id_before = str(earlier).split(" ")
+            if fingerprint_before != fingerprint:
+                raise Mismatch
+            if self._repository.past_owner(edit_id_before) is None:
+                raise InFlight
+            return edit_id_before
+        return Claimed(Claim(name, KEPT_S), value)
+
+    def release(self, claimed: Claimed) -> None:
+        """For a request that made no edit."""
+        self._release(keys=[claimed.claim.key], args=[claimed.value])

@@ -1,0 +1,140 @@
+"""The event stream tells everything once, also to listeners that come late, leave, or see the service restart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+from typing import Any, NamedTuple
+
+import httpx
+from redis import Redis
+
+from jobs.blobs import BlobStore
+from jobs.repository import EditRepository, events_key
+from jobs.settings import Settings
+from tests.service.conftest import seen_a_moment_ago, serving
+from tests.service.test_bad_input import refused
+from tests.service.test_edits import submit
+from tests.support import FakeEngine, run_edit, wait_until
+
+
+class Frame(NamedTuple):
+    id: str
+    event: str
+    data: Any
+
+
+def frames(answer: httpx.Response) -> Iterator[Frame]:
+    """Server-Sent Events as the HTML standard has them, as far as they are used here."""
+    found: dict[str, str] = {}
+    for line in answer.iter_lines():
+        if line:
+            name, _, value = line.partition(":")
+            found[name] = value.removeprefix(" ")
+        elif "data" in found:
+            yield Frame(found["id"], found["event"], json.loads(found["data"]))
+            found = {}
+
+
+@contextmanager
+def listening(client: httpx.Client, url: str, after: str | None = None) -> Iterator[Iterator[Frame]]:
+    headers = {} if after is None else {"Last-Event-ID": after}
+    with client.stream("GET", url, headers=headers) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        yield frames(answer)
+
+
+def everything(client: httpx.Client, url: str, after: str | None = None) -> list[Frame]:
+    with listening(client, url, after) as found:
+        return list(found)
+
+
+def test_the_first_frame_is_the_present_state_and_the_last_is_done(
+    client: httpx.Client, repository: EditRepository, served_blobs: BlobStore
+) -> None:
+    edit = submit(client).json()
+    with listening(client, edit["urls"]["events"]) as found:
+        first = next(found)
+        runner = Thread(target=run_edit, args=(FakeEngine(), repository, served_blobs, edit["id"]))
+        runner.start()
+        rest = list(found)
+        runner.join()
+    assert (first.event, first.data["id"], first.data["status"]) == ("status", edit["id"], "queued")
+    kinds = [frame.event for frame in rest]
+    assert kinds[0] == "status"
+    assert [kind for kind in kinds if kind != "progress"] == ["status", "status", "mask", "output", "done"]
+    assert rest[-1].data == {"status": "succeeded"}
+    assert len({frame.id for frame in rest}) == len(rest)
+    output = next(frame.data for frame in rest if frame.event == "output")
+    assert output == client.get(edit["urls"]["self"]).json()["outputs"][0]
+
+
+def test_who_comes_after_the_end_sees_the_edit_and_done(
+    client: httpx.Client, repository: EditRepository, served_blobs: BlobStore
+) -> None:
+    edit = submit(client).json()
+    run_edit(FakeEngine(), repository, served_blobs, edit["id"])
+    state, done = everything(client, edit["urls"]["events"])
+    assert (state.data["status"], done.event) == ("succeeded", "done")
+
+
+def test_a_listener_that_was_cut_off_anywhere_goes_on_without_loss_and_without_repetition(
+    client: httpx.Client, repository: EditRepository, served_blobs: BlobStore, redis: Redis
+) -> None:
+    edit = submit(client).json()
+    run_edit(FakeEngine(), repository, served_blobs, edit["id"])
+    all_ids = [event_id for event_id, _ in redis.xrange(events_key(edit["id"]))]
+    for seen in range(len(all_ids) - 1):
+        rest = everything(client, edit["urls"]["events"], after=all_ids[seen])
+        assert [frame.id for frame in rest] == all_ids[seen + 1 :]
+
+
+def test_a_listener_outlives_a_restart_of_the_service_and_the_death_of_a_worker(
+    repository: EditRepository, settings: Settings, redis: Redis, redis_url: str
+) -> None:
+    seen_a_moment_ago(redis)
+    blobs = BlobStore(settings.data_dir / "blobs")
+    with serving(settings, redis_url) as address, httpx.Client(base_url=address, timeout=20) as client:
+        edit = submit(client).json()
+        repository.start(edit["id"])  # by a worker that dies right after
+        with listening(client, edit["urls"]["events"]) as found:
+            seen = [next(found)]
+    repository.release(edit["id"], None, blameless=False)
+    run_edit(FakeEngine(), repository, blobs, edit["id"])
+    with serving(settings, redis_url) as address, httpx.Client(base_url=address, timeout=20) as client:
+        seen += everything(client, edit["urls"]["events"], after=seen[-1].id)
+    stored = [event_id for event_id, _ in redis.xrange(events_key(edit["id"]))]
+    assert [frame.id for frame in seen] == stored[stored.index(seen[0].id) :]
+    assert [frame.data["status"] for frame in seen[1:] if frame.event == "status"] == ["queued", "running", "succeeded"]
+
+
+def test_an_unknown_or_trimmed_last_id_begins_anew_with_the_present_state(client: httpx.Client, redis: Redis) -> None:
+    edit = submit(client).json()
+    client.post(edit["urls"]["cancel"])
+    first = redis.xrange(events_key(edit["id"]))[0][0]
+    redis.xtrim(events_key(edit["id"]), maxlen=1, approximate=False)
+    for after in (first, "0-0", "nonsense", "99999999999999999999999999999-1"):
+        assert everything(client, edit["urls"]["events"], after)[0].data["id"] == edit["id"]
+
+
+def test_a_deleted_edit_ends_its_streams_with_done(client: httpx.Client) -> None:
+    edit = submit(client).json()
+    with listening(client, edit["urls"]["events"]) as found:
+        next(found)
+        client.delete(edit["urls"]["self"])
+        assert list(found)[-1].event == "done"
+    refused(client.get(edit["urls"]["events"]), 410, "expired")
+
+
+def test_a_listener_who_leaves_leaves_nothing_behind(client: httpx.Client, redis: Redis) -> None:
+    def waiting() -> int:
+        return sum(one["cmd"] == "xread" for one in redis.client_list())
+
+    edit = submit(client).json()
+    with listening(client, edit["urls"]["events"]) as found:
+        next(found)
+        wait_until(lambda: waiting() == 1)
+    wait_until(lambda: waiting() == 0)
