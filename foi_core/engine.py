@@ -109,7 +109,7 @@ class Engine:
 
         `recipe` None is the preset's. Raises InvalidParameter as `edit` does.
         """
-        model = self._model
+        model, begun = self._model, time.perf_counter()
         _check_picture(image, spec)
         spec = spec.with_defaults(model.defaults, seed=secrets.randbelow(SEED_LIMIT))
         assert spec.seed is not None
@@ -131,6 +131,7 @@ class Engine:
             texts_apart = tuple(tokenise(model.tokenizer, (part,), (word,)) for part, word in pairs)
         return EditState(
             spec=spec,
+            begun=begun,
             recipe=recipe,
             image=image,
             text=text,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -32,6 +31,7 @@ class EditState:
     """Loop state of one edit in flight; everything else about it is in `spec`."""
 
     spec: EditSpec
+    begun: float  # time.perf_counter(), before anything was encoded
     recipe: Recipe
     image: Image.Image
     text: TokenisedInstruction
@@ -46,7 +46,6 @@ class EditState:
     text_states: Tensor  # (1, tokens, width)
     texts_apart: tuple[TokenisedInstruction, ...] = ()  # each sub-instruction by itself, where the recipe needs it
     states_apart: Tensor | None = None  # (k, tokens, width)
-    begun: float = field(default_factory=time.perf_counter)
     step: int = 0
     unet_rows: int = 0
     found: Found | None = None
