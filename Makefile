@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 VENV := .venv
 RUN := TRANSFORMERS_VERBOSITY=error $(VENV)/bin/python
 
-.PHONY: help setup demo serve test check format eval eval-quick chaos bench train clean
+.PHONY: help setup demo serve test check format openapi eval eval-quick chaos bench train clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / \t/' | expand -t 12
@@ -36,6 +36,10 @@ check: setup ## ruff and mypy --strict
 format: setup ## let ruff mend what it can
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+openapi: setup ## openapi.yaml from the code
+	$(VENV)/bin/python -m service.openapi > openapi.yaml.new
+	mv openapi.yaml.new openapi.yaml
 
 eval-quick: setup ## the method on a few scenes with ground truth, in a minute
 	$(RUN) -m evaluation.scenes --quick

@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Condition, Thread
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -51,6 +52,15 @@ class Capacity:
             return cls(edits, edits * native)
         free, _ = torch.cuda.mem_get_info(engine.device)
         return cls(edits, min(edits * native, int(native * MEMORY_SHARE * free / used)))
+
+
+class Stepped(NamedTuple):
+    """What was stepped so far: `edits` counts every edit in each of the `steps`, so that edits / steps is how full the
+    batches were."""
+
+    steps: int = 0
+    edits: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(order=True, unsafe_hash=True)
@@ -89,11 +99,12 @@ class Ticket:
 
 class BatchingEngine:
     """`engine` under three threads. Submit from any thread; `on_change` is called by the engine's after every step, and
-    must not block."""
+    must not block. `stepped` is always the present one."""
 
     def __init__(self, engine: Engine, capacity: Capacity, on_change: Callable[[], None] = lambda: None) -> None:
         self.capacity = capacity
         self.died: BaseException | None = None
+        self.stepped = Stepped()
         self._engine, self._on_change = engine, on_change
         self._batch_limit = capacity.edits
         self._numbers = itertools.count()
@@ -125,6 +136,10 @@ class BatchingEngine:
         """The picture as it would be now, small; None before the first step."""
         state = ticket.state
         return None if state is None else self._engine.preview(state)
+
+    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height at which the model sees a picture of `size`."""
+        return self._engine.working_size(size)
 
     @property
     def works(self) -> bool:
@@ -206,13 +221,15 @@ class BatchingEngine:
 
     def _step(self, group: list[Ticket]) -> None:
         """One step; where it fails, halves of the group are tried, until the edit that cannot be stepped is alone."""
-        error = None
+        error, begun = None, time.monotonic()
         with self._working("step"):
             try:
                 self._engine.step([ticket.state for ticket in group if ticket.state is not None])
             except Exception as caught:
                 error = self._examined(caught)
         if error is None:
+            steps, edits, seconds = self.stepped
+            self.stepped = Stepped(steps + 1, edits + len(group), seconds + time.monotonic() - begun)
             for ticket in group:
                 if (state := ticket.state) is not None:
                     ticket.progress = Progress(state.step, state.steps, "denoise")

@@ -62,6 +62,10 @@ class Engine:
         """Latent cells of a picture of the model's own size."""
         return (self._model.resolution // self._model.latent_factor) ** 2
 
+    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height at which the model sees a picture of `size`."""
+        return images.model_size(*size, self._model.resolution)
+
     def warm_up(self) -> int | None:
         """Takes masks once and modulates once at the native size: the first real edit meets no cold kernel. The bytes
         that it took at most beside the model, on CUDA; None elsewhere."""
@@ -99,7 +103,7 @@ class Engine:
     @torch.inference_mode()
     def round_trip(self, image: Image.Image) -> Image.Image:
         """The picture encoded and decoded: what the VAE alone loses."""
-        size = images.model_size(*image.size, self._model.resolution)
+        size = self.working_size(image.size)
         latents = self._model.encode_image(images.to_tensor(image.convert("RGB"), size))
         return images.to_image(self._model.decode(latents * self._model.vae.config.scaling_factor)[0], image.size)
 
@@ -119,7 +123,7 @@ class Engine:
         recipe = recipe or RECIPES[spec.preset]
         words = tuple(find_keyword(s.text) if s.keyword is None else s.keyword.strip() for s in spec.instructions)
         text = tokenise(model.tokenizer, spec.instructions, words)
-        size = images.model_size(*image.size, model.resolution)
+        size = self.working_size(image.size)
         image_latents = model.encode_image(images.to_tensor(image, size)).float()
         steps = schedule.make_schedule(model.scheduler, spec.num_inference_steps, spec.strength)
         generator = torch.Generator().manual_seed(spec.seed)

@@ -3,21 +3,50 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Literal
 
 import obstore
+from obstore.exceptions import BaseError as StoreError
 from obstore.store import LocalStore
 
+from jobs.object_store import Probe, RemoteStore, StoreSettingError, check_setting, open_store, reason
 from jobs.records import StoredFile
+from jobs.settings import Settings
+
+BLOCK = 4096
 
 
 class BlobStore:
-    """A local folder today; obstore speaks to S3, GCS and Azure alike. Writes are atomic: a file is whole or absent."""
+    """A local folder, or a bucket. Writes are atomic: a file is whole or absent. What the store itself refuses is
+    raised as obstore's BaseError or as OSError; `on_error` is told of it."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
-        self._store = LocalStore(self.root, mkdir=True, automatic_cleanup=True)
+    def __init__(self, place: Path | RemoteStore) -> None:
+        self._store: LocalStore | RemoteStore
+        if isinstance(place, Path):
+            self.root: Path | None = place.absolute()
+            self._store = LocalStore(self.root, mkdir=True, automatic_cleanup=True)
+        else:
+            self.root, self._store = None, place
+        self._probe = Probe(self._write_and_delete)
+        self.on_error: Callable[[], None] = lambda: None
+
+    @classmethod
+    def of(cls, settings: Settings) -> BlobStore:
+        """Raises StoreSettingError."""
+        if not settings.store:
+            try:
+                return cls(settings.data_dir / "blobs")
+            except (StoreError, OSError) as error:
+                raise StoreSettingError(f"FOI_DATA_DIR={str(settings.data_dir)!r}: {reason(error)}") from None
+        blobs = cls(open_store(settings.store))
+        check_setting(settings.store, blobs.check_writable)
+        return blobs
 
     def put_input(self, edit_id: str, name: str, data: bytes, media_type: str) -> StoredFile:
         return self._put(f"{edit_id}/in/{name}", data, media_type)
@@ -28,11 +57,17 @@ class BlobStore:
 
     def get(self, key: str) -> bytes:
         """Raises FileNotFoundError."""
-        return bytes(obstore.get(self._store, key).bytes())
+        with self._telling():
+            return bytes(obstore.get(self._store, key).bytes())
 
-    def path(self, key: str) -> Path:
-        """Where a file of a local store is, so that the HTTP service can send it in ranges."""
-        return self.root / key
+    def path(self, key: str) -> Path | None:
+        """Where a file of a local store is, so that the HTTP service can send it in ranges; None in a bucket."""
+        return self.root / key if self.root else None
+
+    def signed_url(self, key: str, method: Literal["GET", "HEAD"], seconds: int) -> str:
+        """An address at which whoever has it may fetch the file of a bucket, for so long."""
+        assert not isinstance(self._store, LocalStore)
+        return obstore.sign(self._store, method, key, timedelta(seconds=seconds))
 
     def delete_edit(self, edit_id: str) -> None:
         """Removes all files of an edit; fine when there are none."""
@@ -48,22 +83,46 @@ class BlobStore:
         return [name for name in folders if name.startswith("edit_")]
 
     def check_writable(self) -> None:
-        """Raises OSError where nothing can be stored."""
-        key = f"probe-{uuid.uuid4().hex}"
-        obstore.put(self._store, key, b"")
-        self._delete(key)
+        """Raises where nothing can be stored. Leaves nothing behind, even when it is killed."""
+        if self.root is None:
+            self._probe()
+            return
+        with TemporaryFile(dir=self.root) as file:
+            file.write(bytes(BLOCK))
+
+    def _write_and_delete(self) -> None:
+        """Under one name, which the next probe would write and delete again."""
+        obstore.put(self._store, "probe", b"")
+        obstore.delete(self._store, "probe")
 
     def _put(self, key: str, data: bytes, media_type: str) -> StoredFile:
-        obstore.put(self._store, key, data)
+        with self._telling():
+            if self.root:
+                obstore.put(self._store, key, data, use_multipart=False)
+            else:  # in parts where it is large, so that each has the whole time of a request
+                obstore.put(self._store, key, data, attributes={"Content-Type": media_type})
         return StoredFile(key=key, media_type=media_type, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
 
-    def _delete_all(self, prefix: str) -> None:
-        for chunk in obstore.list(self._store, prefix):
-            for entry in chunk:
-                self._delete(entry["path"])
-
-    def _delete(self, key: str) -> None:
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
         try:
-            obstore.delete(self._store, key)
+            yield
         except FileNotFoundError:
-            return  # someone else was faster, and the file is gone, which was the point
+            raise  # an answer like any other
+        except (StoreError, OSError):
+            self.on_error()
+            raise
+
+    def _delete_all(self, prefix: str) -> None:
+        for chunk in obstore.list(self._store, prefix, chunk_size=1000):
+            self._delete([entry["path"] for entry in chunk])
+        if self.root:  # half a file of a process that was killed is not listed
+            shutil.rmtree(self.root / prefix, ignore_errors=True)
+
+    def _delete(self, keys: list[str]) -> None:
+        try:
+            obstore.delete(self._store, keys)
+        except FileNotFoundError:  # someone else was faster with one of them, and nobody knows where this stopped
+            if len(keys) > 1:
+                for key in keys:
+                    self._delete([key])

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from redis import Redis
 
+from jobs import metrics
 from jobs.records import EditRecord, Outcome, Progress, Submission, now
 from jobs.views import mask_views, output_views
 
@@ -84,7 +85,7 @@ if ARGV[3] ~= '' then tell('preview', ARGV[3]) end
 return 1
 """
 # A cancel that was accepted wins over an outcome that comes after it.
-_COMMIT = """
+_COMMIT = f"""
 if status ~= 'queued' and status ~= 'running' and status ~= 'canceling' then return 0 end
 if ARGV[1] ~= '' and attempt ~= ARGV[1] then return 0 end
 local new, outcome, stays = ARGV[2], ARGV[3], 1
@@ -92,9 +93,12 @@ if status == 'canceling' and new ~= 'canceled' then new, outcome, stays = 'cance
 redis.call('HSET', KEYS[1], 'outcome', outcome, 'expires_at', ARGV[5])
 status_is(new)
 if stays == 1 then
-  for i = 10, #ARGV, 2 do tell(ARGV[i], ARGV[i + 1]) end
+  for i = 12, #ARGV, 2 do tell(ARGV[i], ARGV[i + 1]) end
 end
-tell('done', cjson.encode({status = new}))
+for name, amount in pairs(cjson.decode(ARGV[stays == 1 and 10 or 11])) do
+  redis.pcall('HINCRBYFLOAT', '{metrics.COUNTS}', name, amount)
+end
+tell('done', cjson.encode({{status = new}}))
 redis.call('EXPIRE', KEYS[1], ARGV[6])
 redis.call('EXPIRE', KEYS[2], ARGV[6])
 redis.call('EXPIRE', KEYS[3], ARGV[7])
@@ -276,16 +280,19 @@ class EditRepository:
             *(("mask", mask) for mask in mask_views(edit_id, outcome)),
             *(("output", output) for output in output_views(edit_id, outcome)),
         ]
+        canceled = Outcome.canceled()
         args = [
             "" if attempt is None else attempt,
             outcome.status,
             outcome.model_dump_json(),
-            Outcome.canceled().model_dump_json(),
+            canceled.model_dump_json(),
             self._expiry(outcome.completed_at).isoformat(),
             self.retention_s,
             self._tombstone_s,
             edit_id,
             outcome.completed_at.timestamp(),
+            json.dumps(metrics.ended(outcome)),
+            json.dumps(metrics.ended(canceled)),
             *(text for kind, data in events for text in (kind, data.model_dump_json())),
         ]
         return bool(self._commit(keys=[*_keys(edit_id), DUE], args=args))

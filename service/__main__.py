@@ -10,9 +10,12 @@ import sys
 import uvicorn
 
 from jobs import logs
+from jobs.keys import AuthUndecidedError, keys_on
+from jobs.object_store import StoreSettingError
 from jobs.redis_server import RedisUnavailableError, running_redis
 from jobs.settings import Settings
 from service.app import create_app
+from service.telemetry import TelemetryUnavailableError
 
 GRACE_S = 5
 
@@ -24,6 +27,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # uvicorn raises the signal again after its own orderly end
     try:
+        keys_on(settings)  # before anything is started
         with running_redis(settings) as redis:
             app = create_app(settings, redis.url)
             uvicorn.run(
@@ -35,7 +39,7 @@ def main() -> int:
                 server_header=False,
                 timeout_graceful_shutdown=GRACE_S,
             )
-    except RedisUnavailableError as error:
+    except (AuthUndecidedError, RedisUnavailableError, StoreSettingError, TelemetryUnavailableError) as error:
         print(f"foi: {error}", file=sys.stderr)
         return 1
     return 0
@@ -43,7 +47,7 @@ def main() -> int:
 
 def _is_no_probe(line: logging.LogRecord) -> bool:
     """Load balancers and the supervisor ask several times a second; nobody reads that."""
-    return not re.search(r"GET /(livez|readyz)\b", line.getMessage())
+    return not re.search(r"(GET|HEAD) /(livez|readyz|metrics)\b", line.getMessage())
 
 
 if __name__ == "__main__":

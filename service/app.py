@@ -10,6 +10,7 @@ from typing import Any
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
+from starlette.types import ASGIApp
 
 from jobs.blobs import BlobStore
 from jobs.connection import connect
@@ -17,8 +18,10 @@ from jobs.idempotency import IdempotencyKeys
 from jobs.queue import EditQueue
 from jobs.repository import EditRepository
 from jobs.settings import Settings
-from service import edits, files, health, openapi, problems, stream
+from service import deliveries, edits, files, health, info, metrics, openai_images, openapi, problems, stream, telemetry
+from service.auth import Guard
 from service.events import EventReader
+from service.requests import RequestIds
 from service.submit import Intake
 
 _SUMMARY = "Instruction-based image editing that changes only what was asked (Focus on Your Instruction, CVPR 2024)."
@@ -30,31 +33,43 @@ class _App(FastAPI):
             self.openapi_schema = openapi.add_problem_schema(super().openapi())
         return self.openapi_schema
 
+    def build_middleware_stack(self) -> ASGIApp:
+        return RequestIds(metrics.RequestCounts(super().build_middleware_stack()))
+
 
 def create_app(settings: Settings, redis_url: str) -> FastAPI:
     """Connects lazily: the service starts without Redis, and says so at /readyz."""
     events = EventReader(redis_url)
+    guard = Guard(settings, redis_url)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await events.close()
+        await guard.close()
 
     app = _App(
-        title="Focus on Your Instruction", summary=_SUMMARY, version=_version(), redoc_url=None, lifespan=lifespan
+        title="Focus on Your Instruction",
+        summary=_SUMMARY,
+        version=_version(),
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        telemetry=telemetry.config(settings),
     )
     repository = EditRepository(connect(redis_url, decode=True), settings.retention_s)
     app.state.intake = Intake(
         settings=settings,
         repository=repository,
-        blobs=BlobStore(settings.data_dir / "blobs"),
+        blobs=BlobStore.of(settings),
         queue=EditQueue(connect(redis_url)),
         idempotency=IdempotencyKeys(repository),
     )
     app.state.events = events
+    app.state.auth = guard
     app.state.decoders = CapacityLimiter(edits.DECODERS)
     problems.install(app)
-    for part in (edits, stream, files, health):
+    for part in (edits, stream, files, info, metrics, deliveries, openai_images, health):
         app.include_router(part.router)
 
     @app.get("/", include_in_schema=False)

@@ -8,15 +8,13 @@ import re
 from functools import partial
 from typing import Annotated
 
-from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
 from jobs.records import EditRecord, Status
 from jobs.views import EditList, edit_url, view
-from service import auth, conditional, cursors, forms, lookup, openapi
+from service import accept, auth, conditional, cursors, forms, lookup, openapi
 from service.events import EventReader
-from service.problems import Problem
 from service.submit import Intake
 
 MAX_WAIT_S = 60
@@ -25,7 +23,6 @@ LISTEN_S = 1.0
 """How soon a caller that has left is noticed."""
 DECODERS = 4
 """Pictures that are decoded at once: a limit on memory, a 40-megapixel picture takes some 250 MB on its way in."""
-MAX_IDEMPOTENCY_KEY = 255
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
 
@@ -60,8 +57,8 @@ router = APIRouter(tags=["edits"])
     summary="Edit a picture by instruction",
     openapi_extra=openapi.CREATE_EDIT,
     responses={
-        202: openapi.edit_response("Accepted: the edit is stored and queued.", **openapi.SUBMIT_HEADERS),
-        200: openapi.edit_response("`Prefer: wait` was given and the edit is done.", **openapi.SUBMIT_HEADERS),
+        202: openapi.edit_response("Accepted: the edit is stored and queued.", done=False, **openapi.SUBMIT_HEADERS),
+        200: openapi.edit_response("Done within `Prefer: wait`.", done=True, **openapi.SUBMIT_HEADERS),
         **_SUBMIT_PROBLEMS,
     },
 )
@@ -80,8 +77,8 @@ async def create_edit(request: Request, caller: auth.Submitter) -> Response:
     summary="See where instructions would act",
     openapi_extra=openapi.CREATE_MASKS,
     responses={
-        202: openapi.edit_response("Accepted: stored and queued.", **openapi.SUBMIT_HEADERS),
-        200: openapi.edit_response("`Prefer: wait` was given and the masks are there.", **openapi.SUBMIT_HEADERS),
+        202: openapi.edit_response("Accepted: stored and queued.", done=False, **openapi.SUBMIT_HEADERS),
+        200: openapi.edit_response("Done within `Prefer: wait`.", done=True, **openapi.SUBMIT_HEADERS),
         **_SUBMIT_PROBLEMS,
     },
 )
@@ -96,34 +93,23 @@ async def create_masks(request: Request, caller: auth.Submitter) -> Response:
 
 async def _create(request: Request, caller: auth.Caller, *, masks_only: bool = False) -> Response:
     intake = lookup.intake(request)
-    limiter: CapacityLimiter = request.app.state.decoders
-    key = _idempotency_key(request)
     try:
         form = await forms.read_form(request, intake.settings)
     except ClientDisconnect:
         return Response(status_code=400)  # nobody is there to read it
     try:
-        submit = partial(intake.submit, form, caller.owner, key, masks_only=masks_only)
-        edit_id, replayed = await to_thread.run_sync(submit, limiter=limiter)
+        begun = await accept.submit(request, caller, form, masks_only=masks_only)
     finally:
         await forms.close(form)
     wait = _WAIT.search(", ".join(request.headers.getlist("prefer")))
     seconds = min(int(wait[1]), MAX_WAIT_S) if wait else 0
-    record = await _wait(request, edit_id, caller, seconds)
-    headers = {"Location": edit_url(edit_id)}
+    record = await wait_for_end(request, begun.edit_id, caller, seconds)
+    headers = {"Location": edit_url(begun.edit_id)}
     if wait:
         headers["Preference-Applied"] = f"wait={seconds}"
-    if replayed:
+    if begun.replayed:
         headers["Idempotent-Replayed"] = "true"
     return await _edit_response(intake, record, 200 if record.terminal and wait else 202, headers)
-
-
-def _idempotency_key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY:
-        detail = f"the Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} characters"
-        raise Problem("invalid-parameter", detail, [{"pointer": "/Idempotency-Key", "detail": detail}])
-    return key
 
 
 @router.get(
@@ -163,7 +149,7 @@ async def list_edits(
     "/v1/edits/{edit_id}",
     summary="Look at an edit",
     responses={
-        200: openapi.edit_response("The edit as it is now."),
+        200: openapi.edit_response("The edit as it is now.", done=True),
         304: {"description": "Unchanged since the `ETag` that `If-None-Match` named."},
         **_LOOK_PROBLEMS,
     },
@@ -184,7 +170,7 @@ async def get_edit(request: Request, edit_id: str, caller: auth.Reader) -> Respo
     "/v1/edits/{edit_id}/cancel",
     summary="Cancel an edit",
     responses={
-        200: openapi.edit_response("The edit: `canceled` if it waited, `canceling` if it runs, else as it ended."),
+        200: openapi.edit_response("`canceled` if it waited, `canceling` if it runs, else as it ended.", done=True),
         **_LOOK_PROBLEMS,
     },
 )
@@ -209,11 +195,13 @@ async def delete_edit(request: Request, edit_id: str, caller: auth.Submitter) ->
     return Response(status_code=204)
 
 
-async def _wait(request: Request, edit_id: str, caller: auth.Caller, seconds: float) -> EditRecord:
+async def wait_for_end(request: Request, edit_id: str, caller: auth.Caller, seconds: float) -> EditRecord:
     """The record, as soon as it is terminal or `seconds` have passed or the caller has left."""
     events: EventReader = request.app.state.events
     deadline = asyncio.get_running_loop().time() + seconds
     while (left := deadline - asyncio.get_running_loop().time()) > 0 and not await request.is_disconnected():
+        if not await auth.still_valid(request, caller):
+            break
         if await events.wait_until_done(edit_id, min(left, LISTEN_S)):
             break
     return await lookup.find(request, edit_id, caller)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from foi_core.errors import InvalidParameter
 from foi_core.spec import PRESETS, RANGES, EditSpec
@@ -14,10 +14,12 @@ from jobs.queue import PRIORITIES
 from jobs.records import MEDIA_TYPES, EndEvent, OutputSize
 
 MAX_METADATA_BYTES = 4096
+MAX_JSON_DEPTH = 32
 MAX_DEADLINE_S = 86_400
 EDIT_METHODS = ("foi", "ip2p")
 OUTPUT_SIZES: tuple[str, ...] = get_args(OutputSize)
 END_EVENTS: tuple[str, ...] = get_args(EndEvent)
+N = TypeVar("N", int, float)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18})([eE][+-]?[0-9]{1,3})?")
 _SPEC_DEFAULTS = {field.name: field.default for field in fields(EditSpec) if field.default is not MISSING}
@@ -34,22 +36,37 @@ class Field:
 
 def whole(name: str, text: str) -> int:
     if not _WHOLE.fullmatch(text.strip()):
-        raise InvalidParameter(name, text, "a whole number")
-    return int(text)
+        raise InvalidParameter(name, text, f"a whole number{_from_to(name)}")
+    return _in_range(name, int(text))
 
 
 def number(name: str, text: str) -> float:
     if not _NUMBER.fullmatch(text.strip()):
-        raise InvalidParameter(name, text, "a number")
-    return float(text)
+        raise InvalidParameter(name, text, f"a number{_from_to(name)}")
+    return _in_range(name, float(text))
 
 
 def threshold(name: str, text: str) -> float | tuple[float, float]:
     """`0.5`, or the range `0.4-0.7`."""
-    if _NUMBER.fullmatch(text.strip()):
-        return float(text)
-    low, _, high = text.partition("-")
-    return number(name, low), number(name, high)
+    low, *high = [text] if _NUMBER.fullmatch(text.strip()) else text.split("-", 1)
+    try:
+        bounds = [number(name, part) for part in (low, *high)]
+    except InvalidParameter:
+        bounds = []
+    if not bounds or bounds != sorted(bounds):
+        raise InvalidParameter(name, text, "a number from 0 to 1, or a range from a lower to a higher one: 0.4-0.7")
+    return (bounds[0], bounds[1]) if high else bounds[0]
+
+
+def _in_range(name: str, value: N) -> N:
+    low, high = RANGES.get(name, (value, value))
+    if not low <= value <= high:
+        raise InvalidParameter(name, value, f"a{' whole' if isinstance(value, int) else ''} number{_from_to(name)}")
+    return value
+
+
+def _from_to(name: str) -> str:
+    return " from {:.10g} to {:.10g}".format(*RANGES[name]) if name in RANGES else ""
 
 
 def deadline(name: str, text: str) -> int:
@@ -75,18 +92,55 @@ def one_of(*allowed: str) -> Callable[[str, str], str]:
     return read
 
 
+class _NotJson(ValueError):
+    """What Python's parser would let through."""
+
+
 def json_value(name: str, text: str) -> Any:
-    """JSON as RFC 8259 has it: no NaN, and only text that can be written as UTF-8."""
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
+    """JSON as RFC 8259 has it: no NaN, only text that can be written as UTF-8, no key twice, and not so deep that what
+    reads it later gives up."""
     try:
-        value = json.loads(text, parse_constant=refuse)
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError):
-        raise InvalidParameter(name, text, "valid JSON") from None
+    except json.JSONDecodeError as error:
+        raise InvalidParameter(name, text, f"valid JSON; character {error.pos + 1}: {error.msg}") from None
+    except UnicodeEncodeError:
+        raise InvalidParameter(name, text, "JSON whose texts have no halves of surrogate pairs") from None
+    except _NotJson as error:
+        raise InvalidParameter(name, text, f"valid JSON; {error}") from None
+    except ValueError:
+        raise InvalidParameter(name, text, "JSON whose numbers are not that large") from None
+    except RecursionError:
+        raise InvalidParameter(name, text, f"JSON of at most {MAX_JSON_DEPTH} levels") from None
+    if _deeper_than(MAX_JSON_DEPTH, value):
+        raise InvalidParameter(name, text, f"JSON of at most {MAX_JSON_DEPTH} levels")
     return value
+
+
+def _no_constant(constant: str) -> None:
+    raise _NotJson(f"{constant} is no number in it")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _NotJson(f"the key {key!r} stands twice in one object")
+        found[key] = value
+    return found
+
+
+def _deeper_than(limit: int, value: Any) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [child for node in level for child in _children(node)]
+    return any(isinstance(node, dict | list) for node in level)
+
+
+def _children(node: Any) -> Iterable[Any]:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
 
 
 def text(_: str, text: str) -> str:
@@ -174,6 +228,15 @@ SPEC_FIELDS = (
     ),
 )
 OTHER_FIELDS = (
+    Field(
+        "image_url",
+        text,
+        {
+            "type": "string",
+            "format": "uri",
+            "description": "Instead of `image`: where to fetch it; http or https, a public address.",
+        },
+    ),
     Field(
         "n",
         whole,

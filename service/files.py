@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, RedirectResponse
+from starlette.datastructures import MutableHeaders
 
 from jobs.records import StoredFile
 from service import auth, conditional, lookup, openapi
 from service.problems import Problem
-from service.submit import Intake
 
 router = APIRouter(tags=["edits"])
 
+_SAFE = {"X-Content-Type-Options": "nosniff"}
 
+
+@router.head("/v1/edits/{edit_id}/files/{name}", include_in_schema=False)
 @router.get(
     "/v1/edits/{edit_id}/files/{name}",
     summary="Fetch a file of an edit",
@@ -22,6 +26,7 @@ router = APIRouter(tags=["edits"])
     responses={
         200: {"description": "The file's bytes.", "content": {"image/*": {}}},
         206: {"description": "The range that was asked for."},
+        302: {"description": "Where the file can be fetched for a while, where files are kept on an object store."},
         304: {"description": "Unchanged since the `ETag` that `If-None-Match` named."},
         **openapi.problem_responses(
             *auth.PROBLEMS, "not-found", "expired", "range-not-satisfiable", "malformed-body", "unavailable"
@@ -34,16 +39,39 @@ async def get_file(request: Request, edit_id: str, name: str, caller: auth.Reade
     stored = record.files.get(name)
     if stored is None:
         raise Problem("not-found", f"the edit has no file {name!r}")
-    headers = {"ETag": f'"{stored.sha256}"', "Cache-Control": "private, max-age=3600, immutable"}
+    headers = {"ETag": f'"{stored.sha256}"', "Cache-Control": "private, max-age=3600, immutable", **_SAFE}
     if conditional.unchanged(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    return await lookup.in_thread(partial(_file_response, lookup.intake(request), stored, headers))
+    path = lookup.intake(request).blobs.path(stored.key)
+    if path is None:
+        return await lookup.in_thread(partial(_elsewhere, request, stored))
+    return await lookup.in_thread(partial(_from_folder, request, path, stored, headers))
 
 
-def _file_response(intake: Intake, stored: StoredFile, headers: dict[str, str]) -> FileResponse:
-    path = intake.blobs.path(stored.key)
+def _elsewhere(request: Request, stored: StoredFile) -> Response:
+    """The caller's own cache must let go of the address well before it ends."""
+    intake = lookup.intake(request)
+    seconds = intake.settings.signed_url_s
+    url = intake.blobs.signed_url(stored.key, "HEAD" if request.method == "HEAD" else "GET", seconds)
+    return RedirectResponse(url, 302, headers={"Cache-Control": f"private, max-age={seconds // 2}", **_SAFE})
+
+
+def _from_folder(request: Request, path: Path, stored: StoredFile, headers: dict[str, str]) -> Response:
     try:
         status = path.stat()
     except FileNotFoundError:
         raise Problem("not-found", "the file is gone; the edit is about to expire") from None
+    ranges = conditional.ranges(request, headers["ETag"], status.st_size)
+    if ranges == []:
+        problem = Problem("range-not-satisfiable", f"the file has {status.st_size} bytes")
+        return problem.response(request.url.path, {"Content-Range": f"bytes */{status.st_size}"})
+    _leave_only(request, ranges)
     return FileResponse(path, headers=headers, media_type=stored.media_type, stat_result=status)
+
+
+def _leave_only(request: Request, ranges: list[conditional.Range] | None) -> None:
+    """FileResponse answers plain text to what it cannot read: it gets to see what has been understood."""
+    headers = MutableHeaders(scope=request.scope)
+    del headers["range"], headers["if-range"]
+    if ranges is not None:
+        headers["range"] = "bytes=" + ",".join(f"{first}-{last}" for first, last in ranges)

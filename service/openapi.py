@@ -1,13 +1,19 @@
-"""The form as /docs shows it: parsed by hand, to refuse what is unknown, and described from the same table."""
+"""The description of the API, as /docs and openapi.yaml show it (`python -m service.openapi` prints that).
+
+The form is parsed by hand, to refuse what is unknown, and described from the same table."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from foi_core.spec import MAX_ASPECT, MAX_SUB_INSTRUCTIONS, MAX_TEXT_LENGTH, MIN_SIDE, RANGES
+from jobs.settings import Settings
 from jobs.views import Edit, ProblemView
+from service import examples
 from service.fields import SCALARS
-from service.problems import KINDS, MEDIA_TYPE
+from service.problems import KINDS, MEDIA_TYPE, RETRY_AFTER_S
 
 _LOW, _HIGH = RANGES["intensity"]
 
@@ -24,12 +30,12 @@ _INSTRUCTIONS = {
 
 _FORM_SCHEMA: dict[str, Any] = {
     "type": "object",
-    "required": ["image"],
     "properties": {
         "image": {
             "type": "string",
             "format": "binary",
-            "description": f"PNG, JPEG or WEBP, not animated; sides of at least {MIN_SIDE}, at most {MAX_ASPECT}:1.",
+            "description": "This, or `image_url`. PNG, JPEG or WEBP, not animated; "
+            f"sides of at least {MIN_SIDE}, at most {MAX_ASPECT}:1.",
         },
         "instruction": {
             "type": "array",
@@ -88,8 +94,9 @@ SUBMIT_HEADERS = {
 }
 
 
-def edit_response(description: str, **headers: dict[str, Any]) -> dict[str, Any]:
-    return {"model": Edit, "description": description, "headers": {**_EDIT_HEADERS, **headers}}
+def edit_response(description: str, *, done: bool, **headers: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"example": examples.succeeded() if done else examples.queued()}}
+    return {"model": Edit, "description": description, "headers": {**_EDIT_HEADERS, **headers}, "content": content}
 
 
 def problem_responses(*slugs: str) -> dict[int | str, dict[str, Any]]:
@@ -97,12 +104,12 @@ def problem_responses(*slugs: str) -> dict[int | str, dict[str, Any]]:
     responses: dict[int | str, dict[str, Any]] = {}
     for slug in slugs:
         status, title = KINDS[slug]
-        line = f"`/problems/{slug}`: {title}."
-        if status in responses:
-            responses[status]["description"] += f" {line}"
-        else:
-            content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemView"}}}
-            responses[status] = {"description": line, "content": content}
+        content = {"schema": {"$ref": "#/components/schemas/ProblemView"}, "examples": {}}
+        entry = responses.setdefault(status, {"description": "", "content": {MEDIA_TYPE: content}})
+        entry["description"] = f"{entry['description']} `/problems/{slug}`: {title}.".strip()
+        entry["content"][MEDIA_TYPE]["examples"][slug] = {"value": examples.problem(slug)}
+        if slug in RETRY_AFTER_S:
+            entry["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
     return responses
 
 
@@ -111,3 +118,18 @@ def add_problem_schema(schema: dict[str, Any]) -> dict[str, Any]:
     model = ProblemView.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.setdefault("components", {}).setdefault("schemas", {})["ProblemView"] = model
     return schema
+
+
+def as_yaml() -> str:
+    """The whole description, as openapi.yaml has it."""
+    import yaml  # a developer's tool: the service does not need it
+
+    from service.app import create_app
+
+    with TemporaryDirectory() as folder:
+        app = create_app(Settings(data_dir=Path(folder)), "redis://127.0.0.1")  # which it does not ask
+        return str(yaml.safe_dump(app.openapi(), sort_keys=False, allow_unicode=True, width=110))
+
+
+if __name__ == "__main__":
+    print(as_yaml(), end="")

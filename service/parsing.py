@@ -11,6 +11,7 @@ from foi_core.errors import InvalidParameter
 from foi_core.spec import EditSpec, SubInstruction
 from foi_core.splitting import split_instruction
 from jobs.records import OutputFormat, OutputSize, Priority, Webhook
+from jobs.settings import Settings
 from service.fields import END_EVENTS, SCALARS, SPEC_FIELDS, Field, json_value
 from service.forms import Form
 from service.problems import invalid
@@ -24,6 +25,7 @@ class Request:
 
     spec: EditSpec
     masks: tuple[str | None, ...]
+    image_url: str | None
     n: int
     output_size: OutputSize
     output_format: OutputFormat
@@ -52,7 +54,7 @@ class _Errors:
             raise invalid(self.found)
 
 
-def parse(form: Form, max_outputs: int, *, masks_only: bool = False) -> Request:
+def parse(form: Form, settings: Settings, *, masks_only: bool = False) -> Request:
     """`masks_only`: the form of an edit whose regions are wanted and nothing else. Raises the 422 that names every
     wrong field."""
     errors = _Errors()
@@ -63,13 +65,15 @@ def parse(form: Form, max_outputs: int, *, masks_only: bool = False) -> Request:
         values["method"] = "masks"
     instructions, masks = _instructions(form, errors)
     for name in form.files.keys() - {"image"} - set(masks):
-        errors.found.append(InvalidParameter(name, "a file", "image, and the masks that instructions name"))
+        errors.found.append(InvalidParameter(name, "a file", "files only as image and as what a `mask` names"))
     with errors.collect():
-        if not 1 <= values.get("n", 1) <= max_outputs:
-            raise InvalidParameter("n", values["n"], f"a whole number from 1 to {max_outputs}")
+        if not 1 <= values.get("n", 1) <= settings.max_outputs:
+            raise InvalidParameter("n", values["n"], f"a whole number from 1 to {settings.max_outputs}")
     webhook_url = values.get("webhook_url")
     if "webhook_events" in values and webhook_url is None:
-        errors.found.append(InvalidParameter("webhook_events", "given", "a webhook_url beside it"))
+        errors.found.append(
+            InvalidParameter("webhook_events", form.texts["webhook_events"][0], "a webhook_url beside it")
+        )
     if values.get("method") == "ip2p":
         _check_plain(instructions, masks, errors)
     errors.raise_any()
@@ -80,6 +84,7 @@ def parse(form: Form, max_outputs: int, *, masks_only: bool = False) -> Request:
     return Request(
         spec,
         masks,
+        values.get("image_url"),
         values.get("n", 1),
         values.get("output_size", "input"),
         values.get("output_format", "png"),
@@ -105,9 +110,15 @@ def _check_plain(instructions: Sequence[SubInstruction], masks: Sequence[str | N
 def _check_names(form: Form, scalars: Collection[str], errors: _Errors) -> None:
     known = {*scalars, "instruction", "instructions"}
     for name in sorted(form.texts.keys() - known - {"image"}):
-        errors.found.append(InvalidParameter(name, form.texts[name][0], f"a known field: {', '.join(sorted(known))}"))
-    if "image" in form.texts or "image" not in form.files:
-        errors.found.append(InvalidParameter("image", None, "one file"))
+        errors.found.append(
+            InvalidParameter(name, form.texts[name][0], f"one of the fields {', '.join(sorted(known))}")
+        )
+    if "image" in form.texts:
+        how = "a file: a part with a filename (curl -F image=@picture.png); an address goes into image_url"
+        errors.found.append(InvalidParameter("image", form.texts["image"][0], how))
+    elif ("image" in form.files) == ("image_url" in form.texts):
+        given = "beside image_url" if "image" in form.files else None
+        errors.found.append(InvalidParameter("image", given, "one file, or image_url instead of it"))
 
 
 def _scalars(form: Form, scalars: Mapping[str, Field], errors: _Errors) -> dict[str, Any]:
@@ -126,7 +137,9 @@ def _instructions(form: Form, errors: _Errors) -> tuple[tuple[SubInstruction, ..
     plain, listed = form.texts.get("instruction", []), form.texts.get("instructions", [])
     if bool(plain) == bool(listed) or len(listed) > 1:
         given = {"instruction": plain, "instructions": listed} if plain or listed else None
-        errors.found.append(InvalidParameter("instruction", given, "instruction, or instructions once, not both"))
+        errors.found.append(
+            InvalidParameter("instruction", given, "what to change: as instruction, or as instructions")
+        )
         return (), ()
     if listed:
         return _from_json(listed[0], form, errors)
@@ -145,7 +158,7 @@ def _from_json(text: str, form: Form, errors: _Errors) -> tuple[tuple[SubInstruc
     with errors.collect():
         entries = json_value("instructions", text)
         if not isinstance(entries, list) or not entries:
-            raise InvalidParameter("instructions", text, "a JSON list of objects")
+            raise InvalidParameter("instructions", text, 'a JSON list: [{"text": "make the hat black"}]')
         for i, entry in enumerate(entries):
             with errors.collect(f"instructions[{i}]."):
                 part, mask = _entry(entry, form)
@@ -157,7 +170,7 @@ def _from_json(text: str, form: Form, errors: _Errors) -> tuple[tuple[SubInstruc
 def _entry(entry: Any, form: Form) -> tuple[SubInstruction, str | None]:
     """One object of `instructions`; errors name its own fields."""
     if not isinstance(entry, dict) or "text" not in entry:
-        raise InvalidParameter("text", entry, "an object with a text")
+        raise InvalidParameter("text", entry, 'an object with a text: {"text": "make the hat black"}')
     for name in entry.keys() - INSTRUCTION_KEYS:
         raise InvalidParameter(name, entry[name], f"only {', '.join(sorted(INSTRUCTION_KEYS))}")
     for name in ("text", "keyword", "mask"):
@@ -165,7 +178,7 @@ def _entry(entry: Any, form: Form) -> tuple[SubInstruction, str | None]:
             raise InvalidParameter(name, entry[name], "text")
     mask, keyword = entry.get("mask"), entry.get("keyword")
     if mask is not None and (mask == "image" or mask not in form.files):
-        raise InvalidParameter("mask", mask, "the name of a file part of this form")
+        raise InvalidParameter("mask", mask, "the name of a further file of this form, the mask")
     intensity = entry.get("intensity")
     part = SubInstruction(
         text=(entry["text"] or "").strip(),

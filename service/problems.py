@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from obstore.exceptions import BaseError as StoreError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from foi_core.errors import InvalidParameter
 from jobs.connection import RedisError
@@ -49,6 +50,7 @@ RETRY_AFTER_S = {
     "unavailable": 5,
     "not-ready": 5,
 }
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _BY_STATUS = {404: "not-found", 405: "method-not-allowed", 400: "malformed-body", 413: "payload-too-large"}
 
 log = get_logger(__name__)
@@ -66,24 +68,27 @@ class Problem(Exception):
         self.errors = list(errors)
         self.extra = extra or {}
 
-    def response(self, instance: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    def body(self, instance: str) -> dict[str, Any]:
+        """The problem document."""
         status, title = KINDS[self.slug]
-        body: dict[str, Any] = {
+        return {
             "type": f"/problems/{self.slug}",
             "title": title,
             "status": status,
             "detail": self.detail,
             "instance": instance,
             **self.extra,
+            **({"errors": self.errors} if self.errors else {}),
         }
-        if self.errors:
-            body["errors"] = self.errors
+
+    def response(self, instance: str, headers: dict[str, str] | None = None) -> JSONResponse:
+        status, _ = KINDS[self.slug]
         headers = dict(headers or {})
         if self.slug in RETRY_AFTER_S:
             headers["Retry-After"] = str(RETRY_AFTER_S[self.slug])
         if self.slug in ("payload-too-large", "request-timeout"):
             headers["Connection"] = "close"  # the rest of the body is never read
-        return JSONResponse(body, status_code=status, headers=headers, media_type=MEDIA_TYPE)
+        return JSONResponse(self.body(instance), status_code=status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def invalid(errors: Sequence[InvalidParameter]) -> Problem:
@@ -120,15 +125,38 @@ async def _problem(request: Request, error: Exception) -> JSONResponse:
 async def _http(request: Request, error: Exception) -> JSONResponse:
     """What the framework itself refuses: unknown routes and methods."""
     assert isinstance(error, HTTPException)
-    slug = _BY_STATUS.get(error.status_code, "internal")
-    headers = dict(error.headers or {})
-    return Problem(slug, f"{request.method} {request.url.path}: {error.detail}").response(request.url.path, headers)
+    slug, headers, path = _BY_STATUS.get(error.status_code, "internal"), dict(error.headers or {}), request.url.path
+    detail = f"{request.method} {path}: {error.detail}"
+    if slug == "not-found":
+        detail = f"{path} is no address of this service; /docs shows all there are"
+    elif slug == "method-not-allowed":
+        headers["Allow"] = ", ".join(_methods(request))
+        detail = f"{path} does not know {request.method}, but {headers['Allow']}"
+    return Problem(slug, detail).response(path, headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Of all routes at this address; the framework would name those of the first one."""
+    found = []
+    for method in _METHODS:
+        scope = {**request.scope, "method": method}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            found.append(method)
+    return found
 
 
 async def _validation(request: Request, error: Exception) -> JSONResponse:
+    """Parameters of the address and the headers, which FastAPI reads."""
     assert isinstance(error, RequestValidationError)
-    entries = [{"pointer": "/" + "/".join(map(str, e["loc"])), "detail": e["msg"]} for e in error.errors()]
-    return Problem("invalid-parameter", "the request is not allowed", entries).response(request.url.path)
+    entries = []
+    for found in error.errors():
+        where, *path = map(str, found["loc"])
+        shown = repr(found["input"])[:80]
+        detail = f"{'.'.join(path)}: {shown} in the {where} is not allowed; {found['msg']}"
+        entries.append({"pointer": "/" + "/".join((where, *path)), "detail": detail})
+    return Problem("invalid-parameter", "; ".join(entry["detail"] for entry in entries), entries).response(
+        request.url.path
+    )
 
 
 async def _outage(request: Request, error: Exception) -> JSONResponse:

@@ -27,13 +27,25 @@ from jobs.records import (
     new_edit_id,
     now,
 )
-from jobs.repository import Claim, EditRepository
+from jobs.repository import EditRepository
 from jobs.settings import Settings
 from service import images, parsing
+from service.fetch import check_webhook_url
 from service.forms import Form
 from service.problems import Problem
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A submit whose fields are all right. `replayed`: the same request has made this edit before."""
+
+    edit_id: str
+    owner: str
+    request: parsing.Request
+    claimed: Claimed | None = None
+    replayed: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,58 +58,48 @@ class Intake:
     queue: EditQueue
     idempotency: IdempotencyKeys
 
-    def submit(
-        self, form: Form, owner: str, idempotency_key: str | None, *, masks_only: bool = False
-    ) -> tuple[str, bool]:
-        """The id of the queued edit, and whether the same request had made it before; or raises the Problem. Blocks on
-        decoding and on Redis."""
-        request = parsing.parse(form, self.settings.max_outputs, masks_only=masks_only)
-        edit_id = new_edit_id()
-        if idempotency_key is None:
-            self._submit(edit_id, form, request, owner, None)
-            return edit_id, False
-        claimed = self._claim(owner, idempotency_key, form.fingerprint(masks_only), edit_id)
-        if isinstance(claimed, str):
-            return claimed, True
-        try:
-            self._submit(edit_id, form, request, owner, claimed.claim)
-        except Exception:
-            self.idempotency.release(claimed)
-            raise
-        return edit_id, False
-
-    def _claim(self, owner: str, key: str, fingerprint: str, edit_id: str) -> Claimed | str:
-        try:
-            return self.idempotency.claim(owner, key, fingerprint, edit_id)
-        except InFlight:
-            raise Problem("idempotency-in-flight", "the same request is being answered; try again") from None
-        except Mismatch:
-            raise Problem("idempotency-mismatch", "take a new key for a new request; keys are kept 24 hours") from None
-
-    def _submit(self, edit_id: str, form: Form, request: parsing.Request, owner: str, claim: Claim | None) -> None:
-        picture = images.read_picture(form.files["image"].file, self.settings.max_pixels)
-        masks = {
-            name: images.read_mask(form.files[name].file, picture.size, self.settings.max_pixels, name)
-            for name in dict.fromkeys(request.masks)
-            if name is not None
-        }
+    def begin(self, form: Form, owner: str, idempotency_key: str | None, *, masks_only: bool = False) -> Begun:
+        """What is wrong with the fields is said here, before a picture is fetched or looked at. Raises the Problem."""
+        request = parsing.parse(form, self.settings, masks_only=masks_only)
+        if request.webhook is not None:
+            check_webhook_url(request.webhook.url, self.settings)
         if self.queue.length() >= self.settings.max_queue:
             raise Problem("queue-full", f"{self.settings.max_queue} edits are waiting; try again later")
         if not presence.expected(self.repository.redis):
             raise Problem("no-workers", f"no worker was heard of for {presence.MISSED_AFTER_S} s; try again later")
-        with structlog.contextvars.bound_contextvars(edit_id=edit_id):
-            self._take_in(edit_id, request, picture, masks, owner, claim)
+        edit_id = new_edit_id()
+        if idempotency_key is None:
+            return Begun(edit_id, owner, request)
+        try:
+            claimed = self.idempotency.claim(owner, idempotency_key, form.fingerprint(masks_only), edit_id)
+        except InFlight:
+            raise Problem("idempotency-in-flight", "the same request is being answered; try again") from None
+        except Mismatch:
+            raise Problem("idempotency-mismatch", "take a new key for a new request; keys are kept 24 hours") from None
+        if isinstance(claimed, str):
+            return Begun(claimed, owner, request, replayed=True)
+        return Begun(edit_id, owner, request, claimed)
+
+    def finish(self, begun: Begun, form: Form) -> None:
+        """The edit is stored and queued, or the Problem is raised. Blocks on decoding and on Redis."""
+        request, most = begun.request, self.settings.max_pixels
+        picture = images.read_picture(form.files["image"].file, most)
+        masks = {
+            name: images.read_mask(form.files[name].file, picture.size, most, name)
+            for name in dict.fromkeys(request.masks)
+            if name is not None
+        }
+        with structlog.contextvars.bound_contextvars(edit_id=begun.edit_id):
+            self._take_in(begun, picture, masks)
             log.info("edit queued", instructions=len(request.masks), size=picture.size)
 
-    def _take_in(
-        self,
-        edit_id: str,
-        request: parsing.Request,
-        picture: Image.Image,
-        masks: dict[str, Image.Image],
-        owner: str,
-        claim: Claim | None,
-    ) -> None:
+    def abandon(self, begun: Begun) -> None:
+        """Nothing came of it: its idempotency key is free again."""
+        if begun.claimed is not None:
+            self.idempotency.release(begun.claimed)
+
+    def _take_in(self, begun: Begun, picture: Image.Image, masks: dict[str, Image.Image]) -> None:
+        edit_id, request = begun.edit_id, begun.request
         created_at = now()
         try:
             files = {INPUT_FILE: self._store(edit_id, INPUT_FILE, picture)}
@@ -105,7 +107,7 @@ class Intake:
             files |= {names[part]: self._store(edit_id, names[part], mask) for part, mask in masks.items()}
             submission = Submission(
                 id=edit_id,
-                owner=owner,
+                owner=begun.owner,
                 created_at=created_at,
                 input=_edit_input(request, names, picture.size),
                 metadata=request.metadata,
@@ -115,8 +117,8 @@ class Intake:
                 previews=request.previews,
                 webhook=request.webhook,
             )
-            most = self.settings.max_edits_per_key if owner else 0
-            if not self.repository.create(submission, most, claim):
+            most = self.settings.max_edits_per_key if begun.owner else 0
+            if not self.repository.create(submission, most, begun.claimed.claim if begun.claimed else None):
                 raise Problem("quota-exceeded", f"{most} edits of this key wait or run; wait for one of them to end")
             self._enqueue(submission)
         except Exception:

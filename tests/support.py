@@ -18,6 +18,7 @@ from redis import Redis
 from rq import Queue
 
 from foi_core.batching import BatchingEngine, Capacity
+from foi_core.images import model_size
 from foi_core.result import EditResult, EditWarning, Keyword
 from foi_core.spec import EditSpec, ModelDefaults
 from jobs.blobs import BlobStore
@@ -84,12 +85,12 @@ def submission(edit_id: str | None = None, **changes: object) -> Submission:
 
 class FakeEngine:
     """Inverts the left half of the picture. Under a real `BatchingEngine`; `during()` runs in each of its `steps`: to
-    wait there, or to raise."""
+    wait there, or to raise. `together`: the most edits that one step had."""
 
     device = "cpu"
 
     def __init__(self, during: Callable[[], object] = lambda: None, steps: int = 3) -> None:
-        self.during, self.steps, self.edits = during, steps, 0
+        self.during, self.steps, self.edits, self.together = during, steps, 0, 0
 
     def batching(self, edits: int = 4, on_change: Callable[[], None] = lambda: None) -> BatchingEngine:
         return BatchingEngine(self, Capacity(edits, 10**6), on_change)  # type: ignore[arg-type]
@@ -97,7 +98,11 @@ class FakeEngine:
     def admit(self, image: Image.Image, spec: EditSpec) -> FakeState:
         return FakeState(image, spec, self.steps)
 
+    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        return model_size(*size, resolution=64)
+
     def step(self, states: list[FakeState]) -> None:
+        self.together = max(self.together, len(states))
         self.during()
         for state in states:
             state.step += 1

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from foi_core.result import EditResult
-from jobs.blobs import BlobStore
 from jobs.records import (
     MEDIA_TYPES,
     AttentionMap,
@@ -24,6 +24,7 @@ from jobs.records import (
     StoredFile,
     now,
 )
+from worker.patience import PatientStore
 
 LOSSY_QUALITY = 95
 MAP_SIDE = 512
@@ -39,52 +40,78 @@ Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/co
 class Files:
     """Stores the files of one attempt and remembers them for the record."""
 
-    def __init__(self, blobs: BlobStore, edit_id: str, attempt: int) -> None:
+    def __init__(self, store: PatientStore, edit_id: str, attempt: int) -> None:
         self.stored: dict[str, StoredFile] = {}
-        self._blobs, self._edit_id, self._attempt = blobs, edit_id, attempt
+        self._store, self._edit_id, self._attempt = store, edit_id, attempt
 
     def put(self, name: str, data: bytes, media_type: str = "image/png") -> str:
-        self.stored[name] = self._blobs.put_output(self._edit_id, self._attempt, name, data, media_type)
+        self.stored[name] = self._store.put_output(self._edit_id, self._attempt, name, data, media_type)
         return name
 
 
-def succeeded(record: EditRecord, picture: Image.Image, result: EditResult, files: Files) -> Outcome:
-    """Encodes and stores everything that the caller may fetch. `record` is the edit as it was started."""
-    masks = tuple(
+def succeeded(record: EditRecord, picture: Image.Image, results: Sequence[EditResult], files: Files) -> Outcome:
+    """Encodes and stores everything that the caller may fetch. `record` is the edit as it was started, `picture` what
+    was edited; `results` are one for each seed."""
+    outputs, masks, maps = [], [], []
+    for number, result in enumerate(results, 1):
+        masks += _masks(result, files, number)
+        maps += _maps(result, files, number)
+        if record.input.method != "masks":
+            outputs.append(_output(result, files, number, record.input.output_format))
+    return Outcome(
+        status="succeeded",
+        completed_at=now(),
+        input=_resolved(record.input, results[0]),
+        files=files.stored,
+        outputs=tuple(outputs),
+        masks=tuple(masks),
+        attention_maps=tuple(maps),
+        metrics=_metrics(record, picture, results),
+        warnings=_warnings(results),
+    )
+
+
+def _output(result: EditResult, files: Files, number: int, kind: OutputFormat) -> Output:
+    file = files.put(_named("result", number, kind), encode(result.image, kind), MEDIA_TYPES[kind])
+    return Output(seed=result.seed, file=file, width=result.image.width, height=result.image.height)
+
+
+def _masks(result: EditResult, files: Files, number: int) -> list[Mask]:
+    return [
         Mask(
             instruction=i,
             seed=result.seed,
             keyword=word.text if word else None,
-            file=files.put(f"mask-{i + 1}.png", _png(mask)),
+            file=files.put(_named(f"mask-{i + 1}", number), _png(mask)),
             area=_area(mask),
         )
         for i, (mask, word) in enumerate(zip(result.masks, result.keywords, strict=True))
-    )
-    maps = tuple(
+    ]
+
+
+def _maps(result: EditResult, files: Files, number: int) -> list[AttentionMap]:
+    return [
         AttentionMap(
-            instruction=i, seed=result.seed, file=files.put(f"attention-{i + 1}.png", _png(_visible(attention_map)))
+            instruction=i,
+            seed=result.seed,
+            file=files.put(_named(f"attention-{i + 1}", number), _png(_visible(attention_map))),
         )
         for i, attention_map in enumerate(result.attention_maps)
         if attention_map is not None
-    )
-    outputs = () if record.input.method == "masks" else (_output(record, result, files),)
-    return Outcome(
-        status="succeeded",
-        completed_at=now(),
-        input=_resolved(record, result),
-        files=files.stored,
-        outputs=outputs,
-        masks=masks,
-        attention_maps=maps,
-        metrics=_metrics(record, picture, result),
-        warnings=tuple(EditWarning(code=w.code, message=w.message, instruction=w.instruction) for w in result.warnings),
-    )
+    ]
 
 
-def _output(record: EditRecord, result: EditResult, files: Files) -> Output:
-    kind = record.input.output_format
-    file = files.put(f"result.{kind}", encode(result.image, kind), MEDIA_TYPES[kind])
-    return Output(seed=result.seed, file=file, width=result.image.width, height=result.image.height)
+def _named(stem: str, number: int, kind: str = "png") -> str:
+    """The files of the first output have plain names, those of the second end in -2, and so on."""
+    return f"{stem}.{kind}" if number == 1 else f"{stem}-{number}.{kind}"
+
+
+def _warnings(results: Sequence[EditResult]) -> tuple[EditWarning, ...]:
+    """What several outputs warn of is said once."""
+    each: dict[tuple[str, int | None], EditWarning] = {}
+    for w in (warning for result in results for warning in result.warnings):
+        each.setdefault((w.code, w.instruction), EditWarning(code=w.code, message=w.message, instruction=w.instruction))
+    return tuple(each.values())
 
 
 def encode(image: Image.Image, kind: OutputFormat) -> bytes:
@@ -118,26 +145,30 @@ def _area(mask: Image.Image) -> float:
     return round(float((np.asarray(mask) > 0).mean()), 6)
 
 
-def _metrics(record: EditRecord, picture: Image.Image, result: EditResult) -> Metrics:
-    """`change_outside_mask` is measured on the result before encoding: a lossy format changes every pixel a little."""
+def _metrics(record: EditRecord, picture: Image.Image, results: Sequence[EditResult]) -> Metrics:
+    """The mean area, the largest change and the longest time of the outputs."""
     started = record.started_at or record.submission.created_at
-    area = change = None
-    if result.masks:
-        union = np.any([np.asarray(mask) > 0 for mask in result.masks], axis=0)
-        before, after = (np.asarray(image.convert("RGB"), dtype=np.int16) for image in (picture, result.image))
-        area = round(float(union.mean()), 6)
-        change = int(np.abs(after - before)[~union].max(initial=0))
+    measured = [_measured(picture, result) for result in results if result.masks]
+    areas, changes = zip(*measured, strict=True) if measured else ((), ())
     return Metrics(
         queue_ms=round((started - record.submission.created_at).total_seconds() * 1000),
-        run_ms=round(result.seconds * 1000),
-        mask_area=area,
-        change_outside_mask=change,
+        run_ms=round(max(result.seconds for result in results) * 1000),
+        mask_area=round(sum(areas) / len(areas), 6) if areas else None,
+        change_outside_mask=max(changes, default=None),
     )
 
 
-def _resolved(record: EditRecord, result: EditResult) -> EditInput:
+def _measured(picture: Image.Image, result: EditResult) -> tuple[float, int]:
+    """Area of the masks' union, and the largest change outside it. Measured on the result before encoding: a lossy
+    format changes every pixel a little."""
+    union = np.any([np.asarray(mask) > 0 for mask in result.masks], axis=0)
+    before, after = (np.asarray(image.convert("RGB"), dtype=np.int16) for image in (picture, result.image))
+    return float(union.mean()), int(np.abs(after - before)[~union].max(initial=0))
+
+
+def _resolved(given: EditInput, result: EditResult) -> EditInput:
     """The input with the model's defaults, the keywords that were found and the threshold that was used filled in."""
-    given, keywords = record.input, result.keywords or (None,) * len(record.input.instructions)
+    keywords = result.keywords or (None,) * len(given.instructions)
     instructions = [
         Instruction(
             text=part.text,
@@ -153,6 +184,8 @@ def _resolved(record: EditRecord, result: EditResult) -> EditInput:
         result.spec,
         instructions,
         threshold_used=result.threshold,
+        n=given.n,
+        output_size=given.output_size,
         output_format=given.output_format,
         width=given.width,
         height=given.height,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import signal
 import sys
@@ -10,20 +11,23 @@ import time
 import uuid
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from foi_core.errors import UnsupportedCheckpoint
-from jobs import logs, presence
+from jobs import logs, metrics, presence
 from jobs.blobs import BlobStore
 from jobs.connection import RedisError, connect
+from jobs.object_store import StoreSettingError
 from jobs.redis_server import RedisUnavailableError, running_redis
 from jobs.repository import EditRepository
 from jobs.settings import Settings
-from worker.reaper import Reaper, Sweeper
+from worker.reaper import Reaper
 from worker.reporter import Reporter
 from worker.room import HandedBack, Room
 from worker.rq_worker import EditWorker
+from worker.sweeper import Sweeper
 from worker.task import EditTask
 
 if TYPE_CHECKING:  # it imports torch
@@ -45,7 +49,8 @@ log = logs.get_logger(__name__)
 
 
 class Housekeeping:
-    """A thread that says once a second that the worker is there, and helps the edits of those that no longer are."""
+    """A thread that says once a second that the worker is there and what it has stepped, and helps the edits of those
+    that no longer are there."""
 
     def __init__(self, name: str, settings: Settings, url: str, blobs: BlobStore) -> None:
         self._redis = connect(url, decode=True)
@@ -55,11 +60,19 @@ class Housekeeping:
         )
         self._reaper = Reaper(connect(url), repository, settings.max_deaths)
         self._sweeper = Sweeper(repository, blobs)
+        self._engine: BatchingEngine | None = None
+        self._tally = metrics.Tally()
+        blobs.on_error = partial(self._tally.add, {metrics.STORE_ERRORS: 1})
         self._done = Event()
         self._thread = Thread(target=self._run, name="housekeeping", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    def loaded(self, engine: BatchingEngine, revision: str | None) -> None:
+        """What it steps is counted from now on."""
+        self._presence = self._presence.model_copy(update={"revision": revision})
+        self._engine = engine
 
     def say(self, state: presence.State) -> None:
         """Published at once, and from then on."""
@@ -69,6 +82,7 @@ class Housekeeping:
     def stop(self) -> None:
         self._done.set()
         self._thread.join()
+        self._count()
         try:
             presence.withdraw(self._redis, self._presence.name)
         except RedisError as error:
@@ -80,9 +94,19 @@ class Housekeeping:
         except RedisError as error:
             log.warning("presence not published", reason=str(error))
 
+    def _count(self) -> None:
+        if self._engine is not None:
+            steps, edits, seconds = self._engine.stepped
+            self._tally.follow({metrics.STEPS: steps, metrics.BATCH_EDITS: edits, metrics.STEP_SECONDS: seconds})
+        try:
+            self._tally.flush(self._redis)
+        except RedisError as error:
+            log.warning("metrics not written", reason=str(error))
+
     def _run(self) -> None:
         while True:
             self._publish()
+            self._count()
             try:
                 self._reaper.tick()
                 self._sweeper.tick()
@@ -160,19 +184,20 @@ def main() -> int:
     try:
         with running_redis(settings) as redis:
             return work(settings, redis.url, arguments.name, partial(_warm_engine, settings, arguments.index))
-    except RedisUnavailableError as error:
+    except (RedisUnavailableError, StoreSettingError) as error:
         print(f"foi: {error}", file=sys.stderr)
         return 1
 
 
 def work(settings: Settings, url: str, name: str, load: Callable[[OnChange], BatchingEngine]) -> int:
     """Loads the engine, then takes edits until a signal comes, the engine fails or a thread dies."""
-    blobs = BlobStore(settings.data_dir / "blobs")
+    blobs = BlobStore.of(settings)
     housekeeping = Housekeeping(name, settings, url, blobs)
     housekeeping.start()
     reporter = Reporter(EditRepository(connect(url, decode=True), settings.retention_s))
     try:
         engine = load(reporter.changed)
+        housekeeping.loaded(engine, _revision(settings.model))
         return _serve(Crew(engine, reporter, name, settings, url, blobs), housekeeping, settings.drain_s)
     except UnsupportedCheckpoint as error:
         print(f"foi: the model {settings.model!r} cannot be used: {error}", file=sys.stderr)
@@ -195,6 +220,22 @@ def _warm_engine(settings: Settings, index: int, on_change: OnChange) -> Batchin
         torch.set_num_threads(max(1, torch.get_num_threads() // settings.workers))
     engine = Engine.load(settings.model, device, settings.dtype)
     return BatchingEngine(engine, Capacity.measured(engine, settings.max_in_flight), on_change)
+
+
+def _revision(model: str) -> str | None:
+    """Which version was loaded, whatever it is called: a model's commit on the hub, or a hash of a folder's weights."""
+    folder = Path(__file__).parent.parent / "demo" / "model" if model == "demo" else Path(model)
+    if not folder.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(model, "model_index.json")
+        return Path(found).parent.name[:12] if isinstance(found, str) else None
+    weights = hashlib.sha256()
+    for part in ("text_encoder", "unet", "vae"):
+        for path in sorted((folder / part).glob("*.safetensors")):
+            with path.open("rb") as file:
+                weights.update(hashlib.file_digest(file, "sha256").digest())
+    return weights.hexdigest()[:12]
 
 
 def _serve(crew: Crew, housekeeping: Housekeeping, drain_s: float) -> int:

@@ -1,4 +1,4 @@
-"""Gives the edits of dead workers to living ones, and removes the files of edits that have expired."""
+"""Gives the edits of dead workers to living ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from rq.job import Job
 from rq.registry import FailedJobRegistry
 from rq.worker_registration import clean_worker_registry
 
-from jobs.blobs import BlobStore
 from jobs.logs import get_logger
 from jobs.queue import EditsQueue, rq_queues
 from jobs.repository import EditRepository
@@ -20,7 +19,6 @@ from worker.task import worker_lost
 
 LOCK_S = 5
 """A reaper that is killed in the middle delays the next one by this much. RQ's own lock: by 15 minutes."""
-SWEEP_INTERVAL_S = 600
 STALL_S = 3
 """A reaper that could not look for longer was held up, and so, perhaps, was everyone."""
 MERCY_S = 2 * RENEW_S
@@ -116,26 +114,3 @@ class Reaper:
             queue.push_job_id(job_id, pipeline=pipeline, at_front=True)
             pipeline.execute()
         del self._popped_since[job_id]
-
-
-class Sweeper:
-    """Removes the files of edits whose record is gone. Seen twice without one, so that a submit in between is safe."""
-
-    def __init__(self, repository: EditRepository, blobs: BlobStore) -> None:
-        self._repository, self._blobs = repository, blobs
-        self._orphans: set[str] = set()
-        self._next = 0.0
-
-    def tick(self) -> None:
-        """Call as often as you like; looks every `SWEEP_INTERVAL_S`."""
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + SWEEP_INTERVAL_S
-            self.sweep()
-
-    def sweep(self) -> None:
-        stored = self._blobs.edit_ids()
-        orphans = set(stored) - self._repository.known(stored)
-        for edit_id in orphans & self._orphans:
-            self._blobs.delete_edit(edit_id)
-            log.info("files removed: the edit has expired", edit_id=edit_id)
-        self._orphans = orphans - self._orphans

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, wait
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from PIL import Image
 
 from foi_core.errors import EditCanceled, FoiError
+from foi_core.result import EditResult, Stage
 from foi_core.result import Progress as EngineProgress
 from jobs.connection import RedisError
 from jobs.logs import get_logger
@@ -27,6 +29,7 @@ LISTEN_S = 0.5
 PREVIEW_S = 0.5
 PREVIEW_SIDE = 256
 PREVIEW_QUALITY = 70
+_STAGES: tuple[str, ...] = get_args(Stage)
 
 log = get_logger(__name__)
 
@@ -37,27 +40,51 @@ class AttemptLost(FoiError):
 
 @dataclass
 class Watched:
-    """One running edit, and what was last told of it."""
+    """One running edit: its tickets, one for each output, and what was last told of them.
+
+    Any step of any of them is told, to hear whether they should stop; shown is the output that is least advanced, since
+    the edit is not done before it. `preview` shows the first.
+    """
 
     edit_id: str
     attempt: int
-    ticket: Ticket
+    tickets: Sequence[Ticket]
     preview: Callable[[], Image.Image | None] | None
-    told: EngineProgress | None = None
+    told: Sequence[EngineProgress] = ()
     told_at: float = 0.0
     shown_at: float = 0.0
 
+    @property
+    def progress(self) -> list[EngineProgress]:
+        return [one.progress for one in self.tickets]
+
+    def stop(self, reason: FoiError) -> None:
+        for one in self.tickets:
+            one.stop(reason)
+
+    def results(self) -> list[EditResult]:
+        """Waits for all outputs. The first that ends without one ends the others too, and its error is the edit's."""
+        futures = [one.result for one in self.tickets]
+        done, running = wait(futures, return_when=FIRST_EXCEPTION)
+        failed = [future for future in futures if future in done and future.exception() is not None]
+        if failed:
+            self.stop(EditCanceled("another output of the edit failed"))
+            wait(running)
+            failed[0].result()
+        return [future.result() for future in futures]
+
     def due(self) -> bool:
-        return self.ticket.progress is not self.told or time.monotonic() - self.told_at > LISTEN_S
+        return self.progress != self.told or time.monotonic() - self.told_at > LISTEN_S
 
     def report(self) -> Report:
-        progress, now = self.ticket.progress, time.monotonic()
-        preview = ""
-        if self.preview is not None and progress.stage == "denoise" and now - self.shown_at > PREVIEW_S:
+        now, preview = time.monotonic(), ""
+        denoises = self.tickets[0].progress.stage == "denoise"
+        if self.preview is not None and denoises and now - self.shown_at > PREVIEW_S:
             shown = self.preview()
             preview, self.shown_at = (_data_url(shown), now) if shown is not None else ("", self.shown_at)
-        self.told, self.told_at = progress, now
-        shown_progress = Progress(step=progress.step, steps=progress.steps, stage=progress.stage)
+        self.told, self.told_at = self.progress, now
+        last = min(self.told, key=lambda one: (_STAGES.index(one.stage), one.step))
+        shown_progress = Progress(step=last.step, steps=last.steps, stage=last.stage)
         return Report(self.edit_id, self.attempt, shown_progress, preview)
 
 
@@ -80,7 +107,7 @@ class Reporter:
         with self._lock:
             self._watched[one.edit_id] = one
             if self._stopping is not None:
-                one.ticket.stop(self._stopping)
+                one.stop(self._stopping)
         self._news.set()
 
     def forget(self, edit_id: str) -> None:
@@ -92,7 +119,7 @@ class Reporter:
         with self._lock:
             self._stopping = reason
             for one in self._watched.values():
-                one.ticket.stop(reason)
+                one.stop(reason)
 
     def hand_back(self) -> None:
         """For a process that ends with steps that could not be stopped in time: its edits did not kill it."""
@@ -126,9 +153,9 @@ class Reporter:
             return
         for one, reply in zip(due, replies, strict=True):
             if reply == Reply.CANCELED:
-                one.ticket.stop(EditCanceled("its caller canceled it"))
+                one.stop(EditCanceled("its caller canceled it"))
             elif reply == Reply.LOST:
-                one.ticket.stop(AttemptLost("the attempt is no longer the newest"))
+                one.stop(AttemptLost("the attempt is no longer the newest"))
 
 
 def _data_url(image: Image.Image) -> str:

@@ -10,7 +10,7 @@ from foi_core.errors import FoiError
 
 
 class HandedBack(FoiError):
-    """This worker stops; another may run the edit."""
+    """This worker stops, or cannot store what it makes; another may run the edit."""
 
 
 class Room:
@@ -52,6 +52,12 @@ class Place:
                 self._left = True
                 room._taken -= 1
                 room._changed.notify_all()
+
+    def pause(self, seconds: float) -> None:
+        """Raises HandedBack where the room is closed meanwhile."""
+        with self._room._changed:
+            if self._room._changed.wait_for(lambda: self._room._closed, seconds):
+                raise HandedBack("the worker stops")
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -1,4 +1,5 @@
-"""`python -m worker.supervisor`: Redis if needed, the HTTP service, the workers; kept alive and stopped together."""
+"""`python -m worker.supervisor`: Redis if needed, the HTTP service, the workers, the webhooks; kept alive and stopped
+together."""
 
 from __future__ import annotations
 
@@ -17,7 +18,10 @@ from functools import partial
 from pathlib import Path
 
 from jobs import logs, presence
+from jobs.blobs import BlobStore
 from jobs.connection import RedisError, connect
+from jobs.keys import AuthUndecidedError, keys_on
+from jobs.object_store import StoreSettingError
 from jobs.processes import end_with_parent
 from jobs.redis_server import EmbeddedRedis, GivenRedis, RedisUnavailableError, running_redis
 from jobs.repository import EditRepository
@@ -87,6 +91,7 @@ class Supervisor:
         self._settings, self._redis = settings, redis
         environment = {**os.environ, "FOI_REDIS_URL": redis.url}
         self._service = Child("service", lambda _: [sys.executable, "-m", "service"], environment)
+        self._webhooks = Child("webhooks", lambda _: [sys.executable, "-m", "worker.webhooks"], environment)
         self._workers = [Child("worker", partial(_worker_command, i), environment) for i in range(settings.workers)]
         self._presence = connect(redis.url, decode=True)
         self._reaper = Reaper(
@@ -108,11 +113,15 @@ class Supervisor:
         finally:
             self._stop()
 
+    @property
+    def _children(self) -> list[Child]:
+        return [self._service, self._webhooks, *self._workers]
+
     def _on_signal(self, *_: object) -> None:
         self._signals += 1
 
     def _look_after_children(self) -> None:
-        for child in (self._service, *self._workers):
+        for child in self._children:
             status = child.death()
             if status == EXIT_MODEL and child in self._workers:
                 raise FatalError("the model cannot be used; its reason is above")
@@ -150,10 +159,11 @@ class Supervisor:
         if self._announced or not _is_ready(self._address):
             return
         self._announced = True
+        key = '-H "Authorization: Bearer $FOI_KEY" ' if keys_on(self._settings) else ""
         picture = SAMPLE if SAMPLE.exists() else "your-picture.png"
         print(
             f"\nReady. Edit a picture:\n"
-            f"  curl -sS -H 'Prefer: wait=60' -F image=@{picture} -F 'instruction={SAMPLE_INSTRUCTION}' "
+            f"  curl -sS {key}-H 'Prefer: wait=60' -F image=@{picture} -F 'instruction={SAMPLE_INSTRUCTION}' "
             f"{self._address}/v1/edits\n"
             f"Documentation: {self._address}/docs\n",
             flush=True,
@@ -166,7 +176,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         """The service first, so that nothing new comes in; a second signal does not wait for running edits."""
-        children = [child for child in (self._service, *self._workers) if child.process is not None]
+        children = [child for child in self._children if child.process is not None]
         seen = self._signals
         for child in children:
             assert child.process is not None
@@ -210,10 +220,12 @@ def main() -> int:
     settings = Settings()
     logs.configure(settings)
     try:
+        keys_on(settings)
         _check_port(settings.host, settings.port)
+        BlobStore.of(settings)  # children that start again and again would hide what is wrong
         with running_redis(settings) as redis:
             Supervisor(settings, redis).run()
-    except (FatalError, RedisUnavailableError) as error:
+    except (FatalError, AuthUndecidedError, RedisUnavailableError, StoreSettingError) as error:
         print(f"foi: {error}", file=sys.stderr)
         return 1
     return 0

@@ -6,7 +6,7 @@ import io
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import structlog
 from PIL import Image
 
 from foi_core.errors import DeadlineExceeded, EditCanceled, EngineDied, InvalidParameter, ModelFailure, OutOfMemory
-from foi_core.spec import EditSpec
+from foi_core.spec import SEED_LIMIT, EditSpec
 from jobs import pace
 from jobs.blobs import BlobStore
 from jobs.logs import get_logger
@@ -22,6 +22,7 @@ from jobs.queue import PRIORITIES
 from jobs.records import INPUT_FILE, EditRecord, Outcome, now
 from jobs.repository import EditRepository
 from worker.files import Files, succeeded
+from worker.patience import PatientStore
 from worker.reporter import AttemptLost, Reporter, Watched
 from worker.room import HandedBack, Place
 
@@ -109,21 +110,27 @@ class EditTask:
             return Outcome.failed("internal", "Something went wrong on our side", detail)
 
     def _edited(self, record: EditRecord, attempt: int, place: Place) -> Outcome:
-        picture, spec = _load(self.blobs, record)
+        store = PatientStore(self.blobs, place)
+        store.check_writable()  # nothing is made that could not be stored
+        picture, spec = _load(store, record)
+        if record.input.output_size == "model":
+            picture, spec = _resized(picture, spec, self.engine.working_size(picture.size))
         submission, left = record.submission, float(self.edit_timeout_s)
         if submission.deadline_at is not None:
             left = min(left, (submission.deadline_at - now()).total_seconds())
-        ticket = self.engine.submit(
-            picture, spec, priority=PRIORITIES.index(submission.priority), deadline=time.monotonic() + left
-        )
-        look = partial(self.engine.preview, ticket) if submission.previews else None
-        self.reporter.watch(Watched(submission.id, attempt, ticket, look))
+        priority, deadline = PRIORITIES.index(submission.priority), time.monotonic() + left
+        seeds = [(record.input.seed + i) % SEED_LIMIT for i in range(record.input.n)]
+        specs = [replace(spec, seed=seed) for seed in seeds]
+        tickets = [self.engine.submit(picture, one, priority=priority, deadline=deadline) for one in specs]
+        look = partial(self.engine.preview, tickets[0]) if submission.previews else None
+        running = Watched(submission.id, attempt, tickets, look)
+        self.reporter.watch(running)
         try:
-            result = ticket.result.result()
+            results = running.results()
         finally:
             self.reporter.forget(submission.id)
             place.leave()
-        return succeeded(record, picture, result, Files(self.blobs, submission.id, attempt))
+        return succeeded(record, picture, results, Files(store, submission.id, attempt))
 
 
 def worker_lost(deaths: int) -> Outcome:
@@ -132,9 +139,18 @@ def worker_lost(deaths: int) -> Outcome:
     return Outcome.failed("worker-lost", "The workers that ran the edit died", detail)
 
 
-def _load(blobs: BlobStore, record: EditRecord) -> tuple[Image.Image, EditSpec]:
+def _load(store: PatientStore, record: EditRecord) -> tuple[Image.Image, EditSpec]:
     def opened(name: str) -> Image.Image:
-        return Image.open(io.BytesIO(blobs.get(record.submission.files[name].key)))
+        return Image.open(io.BytesIO(store.get(record.submission.files[name].key)))
 
     masks = [opened(part.mask) if part.mask else None for part in record.input.instructions]
     return opened(INPUT_FILE), record.input.to_spec(masks)
+
+
+def _resized(picture: Image.Image, spec: EditSpec, size: tuple[int, int]) -> tuple[Image.Image, EditSpec]:
+    """The picture and the given masks at `size`: the result has it too, and so has what is kept outside the masks."""
+    parts = tuple(
+        replace(part, mask=part.mask.resize(size, Image.Resampling.NEAREST)) if part.mask else part
+        for part in spec.instructions
+    )
+    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), replace(spec, instructions=parts)

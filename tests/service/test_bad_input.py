@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
 import zlib
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from foi_core.spec import MAX_SUB_INSTRUCTIONS, RANGES
-from service.fields import MAX_METADATA_BYTES
+from service.fields import MAX_JSON_DEPTH, MAX_METADATA_BYTES
 from tests.support import encoded, picture
 
 PNG = encoded(picture())
@@ -61,6 +62,17 @@ BAD_FIELDS: list[tuple[str, dict[str, Any]]] = [
     ("/metadata", {**ONE, "metadata": '{"a": "\\ud800"}'}),
     ("/metadata", {**ONE, "metadata": '{"a":' + "[" * 2000 + "]" * 2000 + "}"}),
     ("/metadata", {**ONE, "metadata": json.dumps({"a": "x" * MAX_METADATA_BYTES})}),
+    ("/metadata", {**ONE, "metadata": '{"a": 1, "a": 2}'}),
+    ("/metadata", {**ONE, "metadata": '{"a": [{"b": 1, "c": 2, "b": 1}]}'}),
+    ("/metadata", {**ONE, "metadata": '{"a":' * 200 + "1" + "}" * 200}),
+    ("/metadata", {**ONE, "metadata": "[" * (MAX_JSON_DEPTH + 1) + "]" * (MAX_JSON_DEPTH + 1)}),
+    ("/metadata", {**ONE, "metadata": "\ufeff{}"}),
+    ("/metadata", {**ONE, "metadata": "{'a': 1}"}),
+    ("/metadata", {**ONE, "metadata": '{"a": 1,}'}),
+    ("/metadata", {**ONE, "metadata": '{"a": 0x10}'}),
+    ("/metadata", {**ONE, "metadata": '{"a": ' + "9" * 4000 + ".0}"}),
+    ("/metadata", {**ONE, "metadata": "null"}),
+    ("/metadata", {**ONE, "metadata": ["{}", "{}"]}),
     ("/instruction", {"seed": "1"}),
     ("/instruction", {"instruction": ""}),
     ("/instruction", {"instruction": "  \n "}),
@@ -90,6 +102,17 @@ BAD_FIELDS: list[tuple[str, dict[str, Any]]] = [
     ("/instructions/0/mask", instructions({"text": "make it red", "mask": "nowhere"})),
     ("/instructions/0/mask", instructions({"text": "make it red", "mask": "image"})),
     ("/instructions/0/mask", instructions({"text": "make it red", "mask": 1})),
+    ("/instructions", {"instructions": '[{"text": "make it red", "text": "make it blue"}]'}),
+    ("/instructions", {"instructions": '[{"text": "make it red", "intensity": Infinity}]'}),
+    ("/instructions/0/__class__", instructions({"text": "make it red", "__class__": "x"})),
+    ("/instructions/0/text", instructions(["make it red"])),
+    ("/instructions/0/text", instructions(None)),
+    ("/webhook_events", {**ONE, "webhook_events": "edit.failed"}),
+    ("/image_url", {**ONE, "image_url": ["http://a/", "http://b/"]}),
+    ("/image", {**ONE, "image_url": "http://example.org/a.png"}),
+    ("/__proto__", {**ONE, "__proto__": "{}"}),
+    ("/seed ", {**ONE, "seed ": "1"}),
+    ("/SEED", {**ONE, "SEED": "1"}),
 ]
 
 
@@ -116,6 +139,26 @@ def test_all_wrong_fields_are_named_at_once(client: httpx.Client) -> None:
     data = {"seed": "x", "strength": "y", "colour": "red"}
     problem = refused(client.post("/v1/edits", files={"image": PNG}, data=data), 422, "invalid-parameter")
     assert {error["pointer"] for error in problem["errors"]} == {"/seed", "/strength", "/colour", "/instruction"}
+
+
+NEAR_MISSES: list[tuple[dict[str, Any], str]] = [
+    ({"threshold": "0.7-0.4"}, "threshold: '0.7-0.4' is not allowed; expected a number from 0 to 1, or a range"),
+    ({"threshold": "(0.4, 0.7)"}, "0.4-0.7"),
+    ({"seed": str(2**32)}, "seed: 4294967296 is not allowed; expected a whole number from 0 to 4294967295"),
+    ({"strength": "80%"}, "strength: '80%' is not allowed; expected a number from 0.01 to 1"),
+    ({"metadata": '{"a": 1, "a": 2}'}, "the key 'a' stands twice"),
+    ({"metadata": '{"a": 1,}'}, "valid JSON; character 9"),
+    ({"metadata": "[" * 50 + "]" * 50}, f"at most {MAX_JSON_DEPTH} levels"),
+    ({"stregth": "0.5"}, "strength"),
+    ({"image": "holiday.png"}, "curl -F image=@picture.png"),
+    ({"instructions": "[]"}, "not"),
+]
+
+
+@pytest.mark.parametrize(("data", "said"), NEAR_MISSES, ids=[said for _, said in NEAR_MISSES])
+def test_a_near_miss_is_told_what_would_be_right(client: httpx.Client, data: dict[str, Any], said: str) -> None:
+    answer = client.post("/v1/edits", files={"image": PNG}, data={**ONE, **data})
+    assert said in refused(answer, 422, "invalid-parameter")["detail"]
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -332,4 +375,124 @@ def test_unknown_routes_and_methods_are_problems(client: httpx.Client) -> None:
     refused(client.get("/v2/edits"), 404, "not-found")
     wrong = client.put("/v1/edits")
     refused(wrong, 405, "method-not-allowed")
-    assert "POST" in wrong.headers["allow"]
+    assert wrong.headers["allow"] == "GET, POST"
+
+
+def test_every_address_knows_its_methods_and_no_others(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"] | {
+        "/": {"get": {}},
+        "/edits": {"post": {}},
+        "/docs": {"get": {}},
+    }
+    for path, operations in paths.items():
+        address = re.sub(r"{\w+}", "x", path)
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
+            if method.lower() in operations:
+                continue
+            answer = client.request(method, address)
+            if method == "HEAD":
+                assert (answer.status_code == 405) != ("HEAD" in client.put(address).headers["allow"])
+                continue
+            problem = refused(answer, 405, "method-not-allowed")
+            known = set(answer.headers["allow"].split(", ")) - {"HEAD"}
+            assert known == {operation.upper() for operation in operations}
+            assert method in problem["detail"]
+
+
+NOWHERE = "/v1/edits/edit_" + "0" * 32
+ODD_ADDRESSES: list[tuple[str, str]] = [
+    ("GET", "/v1/edits/"),
+    ("POST", "/v1/edits/"),
+    ("GET", "/v1/edits/%00"),
+    ("GET", "/v1/edits/%2e%2e"),
+    ("GET", "/v1/edits/%2e%2e%2f%2e%2e%2fetc%2fpasswd"),
+    ("GET", "/v1/edits/%ff%fe"),
+    ("GET", "/v1/edits/%zz"),
+    ("GET", "/v1/edits/%0d%0aSet-Cookie:%20a=b"),
+    ("GET", "/v1/edits/edit_" + "A" * 32),
+    ("GET", "/v1/edits/edit_" + "0" * 32 + "%0a"),
+    ("GET", "/v1/edits/" + "a" * 50_000),
+    ("GET", NOWHERE),
+    ("DELETE", NOWHERE),
+    ("POST", NOWHERE + "/cancel"),
+    ("POST", NOWHERE + "/redeliver"),
+    ("GET", NOWHERE + "/deliveries"),
+    ("GET", NOWHERE + "/events"),
+    ("GET", NOWHERE + "/files/input.png"),
+    ("GET", NOWHERE + "/files/..%2f..%2frecord"),
+    ("GET", "/docs/../v1"),
+    ("GET", "/v1/%65dits/"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ODD_ADDRESSES, ids=[f"{m} {p[:60]}" for m, p in ODD_ADDRESSES])
+def test_there_is_nothing_at_an_odd_address(client: httpx.Client, stored: Stored, method: str, path: str) -> None:
+    before = stored()
+    refused(client.request(method, path), 404, "not-found")
+    assert stored() == before
+
+
+ODD_QUERIES: list[tuple[str, str]] = [
+    ("limit=abc", "/query/limit"),
+    ("limit=0", "/query/limit"),
+    ("limit=101", "/query/limit"),
+    ("limit=-1", "/query/limit"),
+    ("limit=1e2", "/query/limit"),
+    ("limit=", "/query/limit"),
+    ("limit=" + "9" * 5000, "/query/limit"),
+    ("status=gone", "/query/status/0"),
+    ("status=queued&status=", "/query/status/1"),
+    ("cursor=nonsense", "/cursor"),
+    ("cursor=%00", "/cursor"),
+    ("cursor=%ff%fe", "/cursor"),
+    ("cursor=" + "a" * 50_000, "/cursor"),
+]
+
+
+@pytest.mark.parametrize(("query", "pointer"), ODD_QUERIES, ids=[query[:40] for query, _ in ODD_QUERIES])
+def test_an_odd_query_is_refused(client: httpx.Client, stored: Stored, query: str, pointer: str) -> None:
+    before = stored()
+    problem = refused(client.get(f"/v1/edits?{query}"), 422, "invalid-parameter")
+    assert [error["pointer"] for error in problem["errors"]] == [pointer]
+    assert stored() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status"),
+    [
+        ("Range", "bytes=abc", 200),
+        ("Range", "bytes=0-0,2-3", 206),
+        ("Range", "bytes=5-1", 200),
+        ("Range", "bytes=-", 200),
+        ("Range", "bytes=" + "0-0," * 500 + "0-0", 200),
+        ("Range", "bytes=999999-", 416),
+        ("Range", "bytes=" + "9" * 5000 + "-", 200),
+        ("Range", "lines=1-2", 200),
+        ("Range", "\xff", 200),
+        ("If-Range", "nonsense", 200),
+        ("If-None-Match", 'W/"nonsense"', 200),
+        ("If-None-Match", '"' * 1001, 200),
+        ("If-None-Match", "*", 304),
+        ("If-Modified-Since", "yesterday", 200),
+        ("Accept", "text/html;q=abc", 200),
+    ],
+)
+def test_odd_conditions_are_ignored_or_refused(
+    client: httpx.Client, stored: Stored, name: str, value: str, status: int
+) -> None:
+    edit = client.post("/v1/edits", files={"image": PNG}, data=ONE).json()["urls"]["self"]
+    before = stored()
+    answer = client.get(f"{edit}/files/input.png", headers={name: value.encode("latin-1")})
+    assert answer.status_code == status
+    if status == 416:
+        refused(answer, 416, "range-not-satisfiable")
+    assert stored() == before
+
+
+@pytest.mark.parametrize("last", [b"", b"nonsense", b"0-0-0", b"9" * 5000 + b"-1", b"\xff\xfe", b"-1", b"$", b"*"])
+def test_an_odd_last_event_id_begins_the_stream_anew(client: httpx.Client, last: bytes) -> None:
+    edit = client.post("/v1/edits", files={"image": PNG}, data=ONE).json()["urls"]
+    client.post(edit["cancel"])
+    answer = client.get(edit["events"], headers={"Last-Event-ID": last})
+    assert answer.status_code == 200
+    assert answer.text.startswith("event: status\n")

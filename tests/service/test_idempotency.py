@@ -9,7 +9,7 @@ import httpx
 import pytest
 from redis import Redis
 
-from service.edits import MAX_IDEMPOTENCY_KEY
+from service.accept import MAX_IDEMPOTENCY_KEY
 from tests.service.test_bad_input import refused
 from tests.service.test_edits import ONE, submit
 from tests.support import encoded, picture, wait_until

@@ -5,7 +5,12 @@ from __future__ import annotations
 import httpx
 
 from foi_core.spec import RANGES
+from jobs.views import Edit, ProblemView
+from service import examples
 from service.fields import SCALARS
+from service.openapi import as_yaml
+from service.problems import KINDS
+from tests.support import ROOT
 
 
 def test_every_field_is_described_with_its_range(client: httpx.Client) -> None:
@@ -26,6 +31,17 @@ def test_every_reference_in_the_description_leads_somewhere(client: httpx.Client
     names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
     assert names <= schemas.keys()
     assert {"Edit", "ProblemView"} <= names
+
+
+def test_the_committed_description_is_the_one_of_the_code() -> None:
+    assert (ROOT / "openapi.yaml").read_text() == as_yaml(), "run `make openapi`"
+
+
+def test_every_example_obeys_its_schema(client: httpx.Client) -> None:
+    for example in (examples.queued(), examples.succeeded()):
+        assert Edit.model_validate(example).model_dump(mode="json") == example
+    for slug in KINDS:
+        assert ProblemView.model_validate(examples.problem(slug)).type == f"/problems/{slug}"
 
 
 def test_home_leads_to_the_documentation(client: httpx.Client) -> None:

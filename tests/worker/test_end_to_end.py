@@ -151,6 +151,19 @@ def test_edits_sent_together_are_the_same_as_alone(service: Running) -> None:
         assert np.abs(before.astype(int) - after.astype(int)).max() <= 1
 
 
+def test_several_outputs_are_those_of_their_seeds_alone_also_at_the_models_size(service: Running) -> None:
+    done = edit(service, n="3", output_size="model", seed="4", num_inference_steps="10")
+    assert done["status"] == "succeeded", done["error"]
+    assert [(o["seed"], o["width"], o["height"]) for o in done["outputs"]] == [(s, 64, 64) for s in (4, 5, 6)]
+    assert [mask["seed"] for mask in done["masks"]] == [4, 5, 6]
+    assert done["metrics"]["change_outside_mask"] == 0
+    assert len({output["sha256"] for output in done["outputs"]}) == 3
+    alone = edit(service, output_size="model", seed="5", num_inference_steps="10")
+    before, after = fetch(service, alone["outputs"][0]["url"]), fetch(service, done["outputs"][1]["url"])
+    assert before.shape == (64, 64, 3)
+    assert np.abs(before.astype(int) - after.astype(int)).max() <= 1
+
+
 def test_a_running_edit_is_canceled_while_others_go_on(service: Running) -> None:
     long = edit(service, wait=0, num_inference_steps="150", strength="1")
     other = edit(service, wait=0, num_inference_steps="100", strength="1")
@@ -161,7 +174,7 @@ def test_a_running_edit_is_canceled_while_others_go_on(service: Running) -> None
 
 
 def test_a_frozen_worker_is_replaced_and_its_edit_is_completed(service: Running) -> None:
-    (worker,) = [pid for pid in children(service.process.pid) if "-m worker" in command(pid)]
+    (worker,) = [pid for pid in children(service.process.pid) if "-m worker " in command(pid)]
     slow = edit(service, wait=0, num_inference_steps="150", strength="1")
     wait_until(lambda: service.client.get(slow["urls"]["self"]).json()["status"] == "running")
     os.kill(worker, signal.SIGSTOP)
@@ -170,7 +183,7 @@ def test_a_frozen_worker_is_replaced_and_its_edit_is_completed(service: Running)
 
 
 def test_a_killed_worker_is_replaced_and_its_edit_is_completed(service: Running) -> None:
-    (worker,) = [pid for pid in children(service.process.pid) if "-m worker" in command(pid)]
+    (worker,) = [pid for pid in children(service.process.pid) if "-m worker " in command(pid)]
     slow = edit(service, wait=0, num_inference_steps="150", strength="1")
     wait_until(lambda: service.client.get(slow["urls"]["self"]).json()["status"] == "running")
     os.kill(worker, signal.SIGKILL)
@@ -210,7 +223,7 @@ def test_a_second_service_on_the_port_says_so_in_one_line(service: Running, tmp_
 def test_ctrl_c_stops_everything_and_leaves_no_process(service: Running) -> None:
     """The last one of this module: the service is gone after it."""
     family = children(service.process.pid)
-    assert len(family) == 3, "redis, service, worker"
+    assert len(family) == 4, "redis, service, worker, webhooks"
     service.process.send_signal(signal.SIGINT)
     assert service.process.wait(60) == 0
     assert [pid for pid in family if Path(f"/proc/{pid}").exists()] == []

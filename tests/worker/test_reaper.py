@@ -11,13 +11,12 @@ from redis import Redis
 from rq import Queue
 from rq.executions import Execution
 
-from jobs.blobs import BlobStore
 from jobs.connection import connect
-from jobs.records import EditRecord, Outcome, now
+from jobs.records import EditRecord
 from jobs.repository import EditRepository
 from tests.support import normal_queue
 from worker import reaper as reaper_module
-from worker.reaper import LOCK_S, Reaper, Sweeper
+from worker.reaper import LOCK_S, Reaper
 
 Submit = Callable[..., str]
 Look = Callable[[str], EditRecord]
@@ -159,16 +158,3 @@ def test_an_edit_popped_by_a_worker_that_died_at_once_comes_back(
     reaper.tick()
     assert rq.job_ids == [edit_id]
     assert rq.intermediate_queue.get_job_ids() == []
-
-
-def test_files_of_expired_edits_are_removed_and_others_kept(
-    submit: Submit, repository: EditRepository, blobs: BlobStore, redis: Redis
-) -> None:
-    kept, expired = submit(), submit()
-    repository.commit(kept, None, Outcome(status="succeeded", completed_at=now()))
-    redis.delete(f"foi:edit:{expired}")
-    sweeper = Sweeper(repository, blobs)
-    sweeper.sweep()
-    assert sorted(blobs.edit_ids()) == sorted([kept, expired]), "seen once: its record may be about to be written"
-    sweeper.sweep()
-    assert blobs.edit_ids() == [kept]

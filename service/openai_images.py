@@ -1,0 +1,266 @@
+"""POST /v1/images/edits, as OpenAI's clients know it: their fields, their mask, their answer and their errors.
+
+Only translated here. The edit is taken in, run and kept as every other is.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable, Collection, Coroutine
+from functools import partial
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from starlette.datastructures import UploadFile
+from starlette.requests import ClientDisconnect
+
+from foi_core.errors import InvalidParameter
+from foi_core.splitting import split_instruction
+from jobs.blobs import BlobStore
+from jobs.logs import get_logger
+from jobs.records import EditRecord, Outcome
+from jobs.views import view
+from service import accept, auth, edits, forms, images, lookup
+from service.fields import SCALARS
+from service.forms import Form
+from service.problems import Problem, invalid
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+RESPONSE_FORMATS = ("b64_json", "url")
+HINTS: dict[str, Collection[str]] = {
+    "model": (),
+    "user": (),
+    "safety_identifier": (),
+    "quality": ("auto", "low", "medium", "high", "xhigh", "max", "standard"),
+    "complexity": ("low", "medium", "high"),
+    "input_fidelity": ("low", "high"),
+    "moderation": ("auto", "low"),
+    "output_compression": (),
+    "background": ("auto", "opaque"),
+    "stream": ("false",),
+    "partial_images": ("0",),
+}
+"""OpenAI's fields that make no difference here. Values that would are refused; empty: there are none."""
+THEIRS: dict[str, Collection[str]] = {"prompt": (), "size": (), "response_format": RESPONSE_FORMATS, **HINTS}
+OURS = SCALARS.keys() - {"image_url"}
+KNOWN = f"a known field: image and mask as files, {', '.join(sorted(THEIRS.keys() | OURS))}"
+
+_STATUS = {410: 404, 415: 400, 422: 400}
+_CODES = {"unauthorized": "invalid_api_key", "quota-exceeded": "rate_limit_exceeded"}
+_OUR_FIELD = re.compile(r"\binstructions(\[\d+\]\.text)?(?=:)")
+
+log = get_logger(__name__)
+
+
+class OpenAIRoute(APIRoute):
+    """Whatever error the service would answer with, in OpenAI's shape."""
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except Exception as error:
+                handlers = request.app.exception_handlers
+                kind = next(kind for kind in type(error).__mro__ if kind in handlers)
+                if kind is Exception:
+                    log.exception("unexpected error", path=request.url.path)
+                return _in_their_shape(await handlers[kind](request, error))
+
+        return answer
+
+
+_PICTURE = {"type": "string", "format": "binary"}
+_FORM = {
+    "type": "object",
+    "required": ["image", "prompt"],
+    "properties": {
+        "image": {**_PICTURE, "description": "One PNG, JPEG or WEBP; `image[]` is the same."},
+        "prompt": {"type": "string", "description": "What to change."},
+        "mask": {**_PICTURE, "description": "Of the picture's size; only where it is fully transparent may change."},
+        "size": {"type": "string", "description": "`auto`, or the picture's own: the result has it."},
+        "response_format": {"type": "string", "enum": [*RESPONSE_FORMATS], "default": RESPONSE_FORMATS[0]},
+        **{name: SCALARS[name].schema for name in sorted(OURS)},
+    },
+    "additionalProperties": {"type": "string", "description": f"Accepted, no difference: {', '.join(HINTS)}."},
+}
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {name: {"type": ["string", "null"]} for name in ("message", "type", "param", "code")},
+        }
+    },
+}
+_MEANINGS = {
+    400: "The request is not allowed; `param` names the field.",
+    401: "An API key is needed.",
+    403: "The API key does not allow this.",
+    404: "The edit was deleted meanwhile.",
+    408: "The body did not arrive in time.",
+    409: "The same request is being answered.",
+    413: "The body is too large.",
+    429: "Too much at once.",
+    500: "The edit failed.",
+    503: "The service cannot take or end the edit now.",
+}
+
+router = APIRouter(tags=["openai"], route_class=OpenAIRoute)
+
+
+@router.post(
+    "/v1/images/edits",
+    summary="Edit a picture, for OpenAI's clients",
+    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
+    responses={
+        200: {"description": "OpenAI's `ImagesResponse`, and `foi` with the edit's id, masks and metrics."},
+        **{
+            status: {"description": meaning, "content": {"application/json": {"schema": _ERROR}}}
+            for status, meaning in _MEANINGS.items()
+        },
+    },
+)
+async def edit_image(request: Request, caller: auth.Submitter) -> Response:
+    """`client.images.edit(image=..., prompt=..., mask=..., n=...)` of the `openai` package; waits for the result.
+
+    The fields of `POST /v1/edits` may be sent as `extra_body`. Where the caller leaves, the edit is canceled, unless
+    the request had an `Idempotency-Key` to ask for it again.
+    """
+    intake = lookup.intake(request)
+    try:
+        form = await forms.read_form(request, intake.settings)
+    except ClientDisconnect:
+        return Response(status_code=400)  # nobody is there to read it
+    try:
+        theirs = _their_fields(form)
+        translate = partial(_translated, form, theirs, intake.settings.max_pixels)
+        ours = await to_thread.run_sync(translate, limiter=request.app.state.decoders)
+        begun = await accept.submit(request, caller, ours)
+    finally:
+        await forms.close(form)
+    record = await edits.wait_for_end(request, begun.edit_id, caller, intake.settings.edit_timeout_s)
+    if record.outcome is None:
+        again = "idempotency-key" in request.headers
+        if not again:
+            await lookup.in_thread(partial(intake.cancel, record))
+        then = "send the request again with its Idempotency-Key" if again else "it was canceled"
+        raise Problem("unavailable", f"the edit {begun.edit_id} was not done in time; {then}")
+    if record.outcome.error is not None:
+        return _failed(record.outcome.error.type, record.outcome.error.detail)
+    if record.outcome.status == "canceled":
+        return _failed("edit-canceled", f"the edit {begun.edit_id} was canceled")
+    address = str(request.base_url).rstrip("/") if theirs.get("response_format") == "url" else None
+    return await lookup.in_thread(partial(_succeeded, record, record.outcome, intake.blobs, address))
+
+
+def _their_fields(form: Form) -> dict[str, str]:
+    """Raises the Problem that names every wrong one."""
+    values: dict[str, str] = {}
+    wrong = [InvalidParameter(name, form.texts[name][0], KNOWN) for name in form.texts.keys() - THEIRS.keys() - OURS]
+    for name, allowed in THEIRS.items():
+        given = form.texts.get(name, [])
+        if len(given) > 1:
+            wrong.append(InvalidParameter(name, given, "one value"))
+        elif given and allowed and given[0] not in allowed:
+            wrong.append(InvalidParameter(name, given[0], " or ".join(allowed)))
+        elif given:
+            values[name] = given[0]
+    if not split_instruction(values.get("prompt", "")):
+        wrong.append(InvalidParameter("prompt", values.get("prompt"), "a sentence that says what to change"))
+    if wrong:
+        raise invalid(wrong)
+    return values
+
+
+def _translated(form: Form, theirs: dict[str, str], max_pixels: int) -> Form:
+    """The form of POST /v1/edits that says the same. Raises the Problem."""
+    files = dict(form.files)
+    pictures = [files.pop(name) for name in ("image", "image[]") if name in files]
+    if len(pictures) != 1:
+        raise invalid([InvalidParameter("image", len(pictures) or None, "one picture, as a file")])
+    _check_size(theirs.get("size", "auto"), pictures[0], max_pixels)
+    if "mask" in files:
+        files["mask"] = _our_mask(files["mask"], max_pixels)
+    mask = "mask" if "mask" in files else None
+    parts = [{"text": text, "mask": mask} for text in split_instruction(theirs["prompt"])]
+    texts = {name: given for name, given in form.texts.items() if name in OURS}
+    return Form({**texts, "instructions": [json.dumps(parts)]}, {**files, "image": pictures[0]})
+
+
+def _check_size(size: str, picture: UploadFile, max_pixels: int) -> None:
+    if size == "auto":
+        return
+    width, height = images.read_picture(picture.file, max_pixels).size
+    picture.file.seek(0)
+    if size != f"{width}x{height}":
+        allowed = f"auto or {width}x{height}: the result has the picture's own size"
+        raise invalid([InvalidParameter("size", size, allowed)])
+
+
+def _our_mask(file: UploadFile, max_pixels: int) -> UploadFile:
+    """White where theirs is fully transparent: there the picture may change."""
+    mask = images._decode(file.file, max_pixels, "mask")
+    alpha = mask.convert("RGBA").getchannel("A")
+    white = alpha.point(lambda level: 255 if level == 0 else 0)
+    if not white.getbbox():
+        detail = "mask: no pixel of it is fully transparent (alpha 0), so that nothing might change"
+        raise Problem("invalid-parameter", detail, [{"pointer": "/mask", "detail": detail}])
+    return UploadFile(io.BytesIO(images.to_png(white)))
+
+
+def _succeeded(record: EditRecord, outcome: Outcome, blobs: BlobStore, address: str | None) -> Response:
+    """`address`: of the service, where the answer is to have addresses."""
+    seen = view(record)
+    if address is None:
+        stored = [blobs.get(outcome.files[output.file].key) for output in outcome.outputs]
+        data = [{"b64_json": base64.b64encode(file).decode()} for file in stored]
+    else:
+        data = [{"url": address + output.url} for output in seen.outputs]
+    first = outcome.outputs[0]
+    body = {
+        "created": int(outcome.completed_at.timestamp()),
+        "background": "opaque",
+        "output_format": record.input.output_format,
+        "size": f"{first.width}x{first.height}",
+        "data": data,
+        "foi": {
+            "edit_id": seen.id,
+            **seen.model_dump(mode="json", include={"outputs", "masks", "metrics", "warnings"}),
+        },
+    }
+    return JSONResponse(body)
+
+
+def _failed(problem_type: str, detail: str) -> Response:
+    """An edit that ended without a result. It would again: OpenAI's clients are told not to repeat it."""
+    slug = problem_type.rpartition("/")[2]
+    status = 400 if slug in ("invalid-parameter", "edit-canceled") else 500
+    return _error(status, slug, detail, None, {"X-Should-Retry": "false"})
+
+
+def _in_their_shape(answer: JSONResponse) -> Response:
+    """A problem document as OpenAI's error object."""
+    problem = json.loads(bytes(answer.body))
+    slug, status = problem["type"].rpartition("/")[2], _STATUS.get(answer.status_code, answer.status_code)
+    kept = {name: value for name, value in answer.headers.items() if not name.startswith("content-")}
+    pointer = next((error["pointer"] for error in problem.get("errors", ())), "/")
+    field = pointer.split("/")[1].removesuffix("[]")
+    param = "prompt" if field == "instructions" else field or None
+    return _error(status, slug, _OUR_FIELD.sub("prompt", problem["detail"]), param, kept)
+
+
+def _error(status: int, slug: str, message: str, param: str | None, headers: dict[str, str]) -> Response:
+    kind = "server_error" if status >= 500 else "requests" if status == 429 else "invalid_request_error"
+    error = {"message": message, "type": kind, "param": param, "code": _CODES.get(slug, slug.replace("-", "_"))}
+    return JSONResponse({"error": error}, status_code=status, headers=headers)

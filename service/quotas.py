@@ -1,0 +1,98 @@
+"""How much one API key may ask for: requests in a minute, and open event streams. Counted in Redis, for all
+processes together; `jobs.repository` counts the edits that wait or run."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from anyio import CancelScope
+from fastapi.responses import JSONResponse
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+from redis.asyncio import Redis
+
+from jobs.connection import RedisError
+from jobs.settings import Settings
+from service.problems import Problem
+
+SLOT_TTL_S = 5
+"""How soon the streams of a process that was killed count no more."""
+RENEW_S = 1.5
+
+# Redis's clock, so that those of the processes need not agree.
+_HOLD = """
+local now = tonumber(redis.call('TIME')[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+
+
+class TooManyRequests(Problem):
+    """429 that says when the next request would be taken."""
+
+    def __init__(self, limit: int, retry_after_s: int) -> None:
+        super().__init__("quota-exceeded", f"{limit} requests of this key in a minute; send them more slowly")
+        self._retry_after_s = retry_after_s
+
+    def response(self, instance: str, headers: dict[str, str] | None = None) -> JSONResponse:
+        response = super().response(instance, headers)
+        response.headers["Retry-After"] = str(self._retry_after_s)
+        return response
+
+
+class Quotas:
+    """Needs a client that decodes."""
+
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        self._redis = redis
+        self._per_minute = RateLimitItemPerMinute(settings.max_requests_per_minute)
+        # With a pool given, the address serves only to choose the kind of storage.
+        storage = RedisStorage(
+            "async+redis://",
+            implementation="redispy",
+            key_prefix="foi:requests",
+            connection_pool=redis.connection_pool,  # type: ignore[arg-type]  # documented, and not in its types
+        )
+        self._requests = MovingWindowRateLimiter(storage)
+        self._max_streams = settings.max_streams_per_key
+        self._hold = redis.register_script(_HOLD)
+
+    async def count_request(self, owner: str) -> None:
+        """Raises the Problem where the last minute was too busy; what is refused does not count."""
+        if await self._requests.hit(self._per_minute, owner):
+            return
+        window = await self._requests.get_window_stats(self._per_minute, owner)
+        wait_s = 0 if window.remaining else math.ceil(window.reset_time - time.time())
+        raise TooManyRequests(self._per_minute.amount, max(1, wait_s))
+
+    @asynccontextmanager
+    async def stream(self, owner: str) -> AsyncIterator[None]:
+        """One of the owner's event streams, while the block runs. Raises the Problem where there are too many."""
+        name, slot = f"foi:streams:{owner}", uuid.uuid4().hex
+        if not await self._held(name, slot):
+            raise Problem("quota-exceeded", f"{self._max_streams} event streams of this key are open; close one")
+        renewal = asyncio.create_task(self._renew(name, slot))
+        try:
+            yield
+        finally:
+            renewal.cancel()
+            with CancelScope(shield=True), suppress(RedisError):  # the caller's leaving cancels all but this
+                await self._redis.zrem(name, slot)
+
+    async def _held(self, name: str, slot: str) -> bool:
+        return bool(await self._hold(keys=[name], args=[slot, self._max_streams, SLOT_TTL_S]))
+
+    async def _renew(self, name: str, slot: str) -> None:
+        while True:
+            await asyncio.sleep(RENEW_S)
+            with suppress(RedisError):  # without Redis the stream ends by itself
+                await self._held(name, slot)
