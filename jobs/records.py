@@ -24,6 +24,8 @@ OutputSize = Literal["input", "model"]
 EndEvent = Literal["edit.succeeded", "edit.failed", "edit.canceled"]
 MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 INPUT_FILE = "input.png"
+"""The picture as the model is shown it; made when somebody fetches it."""
+UPLOAD = "upload"
 
 
 def now() -> datetime:
@@ -165,14 +167,16 @@ class Webhook(Record):
 
 class Submission(Record):
     """What came in; never changes. After `deadline_at` the edit is stopped wherever it is. `owner` is the id of the API
-    key that it came with, empty where keys are off."""
+    key that it came with, empty where keys are off. `upload` is the picture's file as it was sent: what a caller may
+    fetch is made from it, without its metadata."""
 
     id: str
     owner: str = ""
     created_at: datetime
     input: EditInput
     metadata: dict[str, Any] | None
-    files: dict[str, StoredFile]
+    upload: StoredFile
+    files: dict[str, StoredFile] = {}
     priority: Priority = "normal"
     deadline_at: datetime | None = None
     previews: bool = False

@@ -73,7 +73,7 @@ def _submission() -> Submission:
         created_at=_BEGUN,
         input=_input(Instruction(text="make the hat black")),
         metadata={"order": 7},
-        files={},
+        upload=StoredFile(key="", media_type="image/jpeg", sha256=_SHA256, size=1),
     )
 
 

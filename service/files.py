@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from functools import partial
 from pathlib import Path
 
+from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.datastructures import MutableHeaders
 
-from jobs.records import StoredFile
+from jobs import pictures
+from jobs.blobs import BlobStore
+from jobs.records import INPUT_FILE, StoredFile, Submission
 from service import auth, conditional, lookup, openapi
 from service.problems import Problem
 
 router = APIRouter(tags=["edits"])
 
+GONE = "the file is gone; the edit is about to expire"
 _SAFE = {"X-Content-Type-Options": "nosniff"}
 
 
@@ -29,13 +34,15 @@ _SAFE = {"X-Content-Type-Options": "nosniff"}
         302: {"description": "Where the file can be fetched for a while, where files are kept on an object store."},
         304: {"description": "Unchanged since the `ETag` that `If-None-Match` named."},
         **openapi.problem_responses(
-            *auth.PROBLEMS, "not-found", "expired", "range-not-satisfiable", "malformed-body", "unavailable"
+            *auth.PROBLEMS, "not-found", "expired", "range-not-satisfiable", "quota-exceeded", "unavailable"
         ),
     },
 )
 async def get_file(request: Request, edit_id: str, name: str, caller: auth.Reader) -> Response:
     """`input.png`, `result.png` (or `.jpeg`, `.webp`), `mask-1.png`, `attention-1.png`, ... as the edit lists them."""
     record = await lookup.find(request, edit_id, caller)
+    if name == INPUT_FILE:
+        return await _input(request, record.submission)
     stored = record.files.get(name)
     if stored is None:
         raise Problem("not-found", f"the edit has no file {name!r}")
@@ -46,6 +53,26 @@ async def get_file(request: Request, edit_id: str, name: str, caller: auth.Reade
     if path is None:
         return await lookup.in_thread(partial(_elsewhere, request, stored))
     return await lookup.in_thread(partial(_from_folder, request, path, stored, headers))
+
+
+async def _input(request: Request, submission: Submission) -> Response:
+    """Made when it is asked for, which is seldom: kept is what was sent, often a tenth of it."""
+    etag = f'"{submission.upload.sha256}"'
+    headers = {"ETag": f"W/{etag}", "Cache-Control": "private, max-age=3600", **_SAFE}
+    if conditional.unchanged(request, etag):
+        return Response(status_code=304, headers=headers)
+    make = partial(_as_png, lookup.intake(request).blobs, submission)
+    png = await to_thread.run_sync(make, limiter=request.app.state.decoders)
+    return Response(png, headers=headers, media_type="image/png")
+
+
+def _as_png(blobs: BlobStore, submission: Submission) -> bytes:
+    try:
+        upload = blobs.get(submission.upload.key)
+    except FileNotFoundError:
+        raise Problem("not-found", GONE) from None
+    size = submission.input.width, submission.input.height
+    return pictures.to_png(pictures.read_picture(io.BytesIO(upload), max_pixels=size[0] * size[1]))
 
 
 def _elsewhere(request: Request, stored: StoredFile) -> Response:
@@ -60,7 +87,7 @@ def _from_folder(request: Request, path: Path, stored: StoredFile, headers: dict
     try:
         status = path.stat()
     except FileNotFoundError:
-        raise Problem("not-found", "the file is gone; the edit is about to expire") from None
+        raise Problem("not-found", GONE) from None
     ranges = conditional.ranges(request, headers["ETag"], status.st_size)
     if ranges == []:
         problem = Problem("range-not-satisfiable", f"the file has {status.st_size} bytes")

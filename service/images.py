@@ -1,178 +1,37 @@
-"""Hostile bytes in, a plain RGB picture or a binary mask out. Limits are checked from the header, before decoding."""
+"""Pictures of a form: what is wrong with one is told as a problem that names its part."""
 
 from __future__ import annotations
 
-import io
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
-import numpy as np
-from PIL import ExifTags, Image, ImageCms
+from PIL import Image
 
-from foi_core.spec import MAX_ASPECT, MIN_SIDE
+from jobs import pictures
 from service.problems import Problem
-
-FORMATS = ("PNG", "JPEG", "WEBP")
-MASK_LEVEL = 128
-MAX_READS = 100_000
-"""Pillow walks through a file's headers in Python, piece by piece; a hostile file is all pieces. PNG's usual ones have
-8 KB."""
-MAX_SCANS = 500
-"""Of a JPEG; each, however short, is a pass over the whole picture. Usual ones have 1 or 10."""
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What undoes each EXIF orientation."""
-_SRGB = ImageCms.createProfile("sRGB")
 
 
 def read_picture(file: BinaryIO, max_pixels: int, part: str = "image") -> Image.Image:
-    """RGB: EXIF orientation applied, embedded colour profile converted to sRGB, transparency flattened on white."""
-    with _reading(max_pixels, part):
-        picture = _flatten(_decode(file, max_pixels, part), background=255)
-    picture.info = {}  # Pillow would write the input's profile and the like into what is saved from it
-    return picture
+    with _told_of(part):
+        return pictures.read_picture(file, max_pixels)
 
 
 def read_mask(file: BinaryIO, size: tuple[int, int], max_pixels: int, part: str) -> Image.Image:
-    """ "L", 0 or 255: white may change; transparent counts as black. Must have the picture's `size`."""
-    with _reading(max_pixels, part):
-        mask = _flatten(_decode(file, max_pixels, part), background=0).convert("L")
-    if mask.size != size:
-        shown = [f"{width}x{height}" for width, height in (mask.size, size)]
-        raise Problem(
-            "mask-size-mismatch",
-            f"{part}: the mask is {shown[0]}, the picture {shown[1]} (EXIF orientation applied); send it in that size",
-        )
-    mask = mask.point(lambda level: 255 if level >= MASK_LEVEL else 0)
-    if not mask.getbbox():
-        raise _invalid(part, "the mask has no white pixel, so nothing could change; white = may change")
-    mask.info = {}
-    return mask
+    with _told_of(part):
+        return pictures.read_mask(file, size, max_pixels)
 
 
 def read_alpha(file: BinaryIO, max_pixels: int, part: str) -> Image.Image:
-    """ "L": how opaque each pixel is."""
-    with _reading(max_pixels, part):
-        return _decode(file, max_pixels, part).convert("RGBA").getchannel("A")
-
-
-def to_png(image: Image.Image) -> bytes:
-    """Compression level 1: a fifth of the default's time for a few percent more bytes."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    with _told_of(part):
+        return pictures.read_alpha(file, max_pixels)
 
 
 @contextmanager
-def _reading(max_pixels: int, part: str) -> Iterator[None]:
-    """Pillow raises anything from OSError to AssertionError on broken files; here all of it means "cannot be read"."""
+def _told_of(part: str) -> Iterator[None]:
     try:
         yield
-    except Problem:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        detail = f"{part}: the picture has more than {max_pixels} pixels; send a smaller one"
-        raise Problem("image-too-many-pixels", detail) from error
-    except Exception as error:
-        detail = f"{part}: not a whole picture in {', '.join(FORMATS)}; it is damaged, cut off or of another format"
-        raise Problem("unsupported-image", f"{detail}: save it anew as one of these") from error
-
-
-def _decode(file: BinaryIO, max_pixels: int, part: str) -> Image.Image:
-    with _reading(max_pixels, part):
-        _check_scans(file, part)
-        image = Image.open(cast(BinaryIO, _Impatient(file)), formats=FORMATS)
-        _check_header(image, max_pixels, part)
-        image.load()
-        return _upright(image)
-
-
-class _Impatient:
-    """A file that can be read so many times only."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._read, self._left = file.read, MAX_READS
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, size: int = -1) -> bytes:
-        self._left -= 1
-        if self._left < 0:
-            raise OSError("the file is in too many pieces")
-        return self._read(size)
-
-
-def _check_scans(file: BinaryIO, part: str) -> None:
-    data = file.read()
-    file.seek(0)
-    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
-        raise Problem("unsupported-image", f"{part}: a JPEG of more than {MAX_SCANS} scans; save it anew")
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Damaged EXIF is ignored, as browsers do."""
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except (SyntaxError, ValueError, struct.error, OSError):
-        return image
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
-
-
-def _check_header(image: Image.Image, max_pixels: int, part: str) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise Problem(
-            "image-too-many-pixels", f"{part}: {width}x{height} is more than {max_pixels} pixels; send a smaller one"
-        )
-    if min(width, height) < MIN_SIDE:
-        raise _invalid(part, f"{width}x{height} is too small; each side needs at least {MIN_SIDE} pixels")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise _invalid(part, f"{width}x{height} is too narrow; one side may be at most {MAX_ASPECT} times the other")
-    # JPEG's "frames" are a camera's own previews of the one picture (MPO).
-    if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
-        raise Problem("unsupported-image", f"{part}: animated pictures cannot be edited; send one frame")
-
-
-def _invalid(part: str, reason: str) -> Problem:
-    detail = f"{part}: {reason}"
-    return Problem("invalid-parameter", detail, [{"pointer": f"/{part}", "detail": detail}])
-
-
-def _flatten(image: Image.Image, background: int) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        image = _eight_bit(image)
-    if not image.has_transparency_data:
-        return _srgb(image)
-    with_alpha = image.convert("RGBA")
-    opaque = with_alpha.convert("RGB")
-    opaque.info["icc_profile"] = image.info.get("icc_profile")
-    canvas = Image.new("RGB", image.size, (background,) * 3)
-    canvas.paste(_srgb(opaque), mask=with_alpha.getchannel("A"))
-    return canvas
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey -> "L"; Pillow's own conversion would clip at 255."""
-    return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-
-
-def _srgb(image: Image.Image) -> Image.Image:
-    """A damaged profile, or one of another colour model than the pixels, is ignored, as browsers do."""
-    profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "CMYK", "L"):
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
-            assert converted is not None
-            return converted
-        except (ImageCms.PyCMSError, OSError):
-            pass
-    return image.convert("RGB")
+    except pictures.BadPictureError as error:
+        detail = f"{part}: {error}"
+        errors = [{"pointer": f"/{part}", "detail": detail}]
+        raise Problem(error.kind, detail, errors if error.kind == "invalid-parameter" else ()) from error

@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect
 
 from foi_core.errors import InvalidParameter
 from foi_core.splitting import split_instruction
+from jobs import pictures
 from jobs.blobs import BlobStore
 from jobs.logs import get_logger
 from jobs.records import EditRecord, Outcome
@@ -210,13 +211,11 @@ def _check_size(size: str, picture: UploadFile, max_pixels: int) -> None:
 
 def _our_mask(file: UploadFile, max_pixels: int) -> UploadFile:
     """White where theirs is fully transparent: there the picture may change."""
-    mask = images._decode(file.file, max_pixels, "mask")
-    alpha = mask.convert("RGBA").getchannel("A")
-    white = alpha.point(lambda level: 255 if level == 0 else 0)
+    white = images.read_alpha(file.file, max_pixels, "mask").point(lambda level: 255 if level == 0 else 0)
     if not white.getbbox():
         detail = "mask: no pixel of it is fully transparent (alpha 0), so that nothing might change"
         raise Problem("invalid-parameter", detail, [{"pointer": "/mask", "detail": detail}])
-    return UploadFile(io.BytesIO(images.to_png(white)))
+    return UploadFile(io.BytesIO(pictures.to_png(white)))
 
 
 def _succeeded(record: EditRecord, outcome: Outcome, blobs: BlobStore, address: str | None) -> Response:

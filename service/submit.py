@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import BinaryIO
 
 import structlog
+from obstore.exceptions import BaseError as StoreError
 from PIL import Image
 
 from foi_core.spec import SEED_LIMIT
-from jobs import pace, presence
+from jobs import pace, pictures, presence
 from jobs.blobs import BlobStore
 from jobs.connection import RedisError
 from jobs.idempotency import Claimed, IdempotencyKeys, InFlight, Mismatch
 from jobs.logs import get_logger
 from jobs.queue import EditQueue
 from jobs.records import (
-    INPUT_FILE,
+    UPLOAD,
     EditInput,
     EditRecord,
     Instruction,
@@ -90,7 +93,7 @@ class Intake:
             if name is not None
         }
         with structlog.contextvars.bound_contextvars(edit_id=begun.edit_id):
-            self._take_in(begun, picture, masks)
+            self._take_in(begun, form, picture.size, masks)
             log.info("edit queued", instructions=len(request.masks), size=picture.size)
 
     def abandon(self, begun: Begun) -> None:
@@ -98,19 +101,20 @@ class Intake:
         if begun.claimed is not None:
             self.idempotency.release(begun.claimed)
 
-    def _take_in(self, begun: Begun, picture: Image.Image, masks: dict[str, Image.Image]) -> None:
+    def _take_in(self, begun: Begun, form: Form, size: tuple[int, int], masks: dict[str, Image.Image]) -> None:
         edit_id, request = begun.edit_id, begun.request
         created_at = now()
         try:
-            files = {INPUT_FILE: self._store(edit_id, INPUT_FILE, picture)}
+            upload = self._store_upload(edit_id, form.files["image"].file)
             names = {part: f"input-mask-{i}.png" for i, part in enumerate(sorted(masks), 1)}
-            files |= {names[part]: self._store(edit_id, names[part], mask) for part, mask in masks.items()}
+            files = {names[part]: self._store(edit_id, names[part], mask) for part, mask in masks.items()}
             submission = Submission(
                 id=edit_id,
                 owner=begun.owner,
                 created_at=created_at,
-                input=_edit_input(request, names, picture.size),
+                input=_edit_input(request, names, size),
                 metadata=request.metadata,
+                upload=upload,
                 files=files,
                 priority=request.priority,
                 deadline_at=created_at + timedelta(seconds=request.deadline_s) if request.deadline_s else None,
@@ -122,7 +126,8 @@ class Intake:
                 raise Problem("quota-exceeded", f"{most} edits of this key wait or run; wait for one of them to end")
             self._enqueue(submission)
         except Exception:
-            self.blobs.delete_edit(edit_id)
+            with suppress(StoreError, OSError):  # the first error counts, and what is left is swept
+                self.blobs.delete_edit(edit_id)
             raise
 
     def cancel(self, record: EditRecord) -> None:
@@ -131,11 +136,12 @@ class Intake:
             self.queue.remove(record.submission.id, record.submission.priority)
 
     def delete(self, record: EditRecord) -> None:
-        """The record, then the files: what a crash in between leaves is swept."""
+        """The record last: until it is gone the caller can ask again. What a worker stores meanwhile is swept."""
         edit_id = record.submission.id
-        self.repository.delete(edit_id)
+        self.repository.commit(edit_id, None, Outcome.canceled())
         self.queue.remove(edit_id, record.submission.priority)
         self.blobs.delete_edit(edit_id)
+        self.repository.delete(edit_id)
 
     def estimate(self, record: EditRecord) -> tuple[int | None, int | None]:
         """Place in the queue and seconds until the end, as far as they are known."""
@@ -152,7 +158,11 @@ class Intake:
             raise
 
     def _store(self, edit_id: str, name: str, image: Image.Image) -> StoredFile:
-        return self.blobs.put_input(edit_id, name, images.to_png(image), "image/png")
+        return self.blobs.put_input(edit_id, name, pictures.to_png(image), "image/png")
+
+    def _store_upload(self, edit_id: str, file: BinaryIO) -> StoredFile:
+        file.seek(0)
+        return self.blobs.put_input(edit_id, UPLOAD, file.read(), "application/octet-stream")
 
 
 def _edit_input(request: parsing.Request, mask_names: dict[str, str], size: tuple[int, int]) -> EditInput:

@@ -23,7 +23,7 @@ from foi_core.result import EditResult, EditWarning, Keyword
 from foi_core.spec import EditSpec, ModelDefaults
 from jobs.blobs import BlobStore
 from jobs.queue import PRIORITIES, rq_queues
-from jobs.records import EditInput, Instruction, Submission, new_edit_id, now
+from jobs.records import EditInput, Instruction, StoredFile, Submission, new_edit_id, now
 from jobs.repository import EditRepository
 from worker.reporter import Reporter
 from worker.room import Room
@@ -79,7 +79,8 @@ def submission(edit_id: str | None = None, **changes: object) -> Submission:
     }
     own = {name: values.pop(name) for name in ("priority", "deadline_at", "previews") if name in values}
     edit_input = EditInput.model_validate(values)
-    whole = {"id": edit_id or new_edit_id(), "created_at": now(), "input": edit_input, "metadata": None, "files": {}}
+    whole = {"id": edit_id or new_edit_id(), "created_at": now(), "input": edit_input, "metadata": None}
+    whole["upload"] = StoredFile(key="none", media_type="image/png", sha256="", size=0)
     return Submission.model_validate({**whole, **own})
 
 

@@ -17,6 +17,7 @@ ALLOWED = {
     "service": {"service", "jobs", "foi_core"},
     "worker": {"worker", "jobs", "foi_core"},
 }
+TORCH_FREE = ["service.app", "service.__main__", "foi_core", "foi_core.splitting", "jobs.queue", "worker.webhooks"]
 TORCH_FREE_MODULES = {"foi_core", "foi_core.spec", "foi_core.errors", "foi_core.result", "foi_core.splitting"}
 
 
@@ -53,7 +54,7 @@ def test_the_core_knows_nothing_of_http_redis_and_the_environment() -> None:
     assert not {(f, m) for f, m in imports("foi_core") if m.split(".")[0] in foreign}
 
 
-@pytest.mark.parametrize("module", ["service.app", "service.__main__", "foi_core", "foi_core.splitting", "jobs.queue", "worker.webhooks"])
+@pytest.mark.parametrize("module", TORCH_FREE)
 def test_importing_leaves_torch_out(module: str) -> None:
     code = f"import {module}, sys; sys.exit(' '.join({{'torch', 'transformers'}} & sys.modules.keys()) or 0)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -15,11 +15,11 @@ from PIL import Image
 
 from foi_core.errors import DeadlineExceeded, EditCanceled, EngineDied, InvalidParameter, ModelFailure, OutOfMemory
 from foi_core.spec import SEED_LIMIT, EditSpec
-from jobs import pace
+from jobs import pace, pictures
 from jobs.blobs import BlobStore
 from jobs.logs import get_logger
 from jobs.queue import PRIORITIES
-from jobs.records import INPUT_FILE, EditRecord, Outcome, now
+from jobs.records import EditRecord, Outcome, now
 from jobs.repository import EditRepository
 from worker.files import Files, succeeded
 from worker.patience import PatientStore
@@ -140,11 +140,14 @@ def worker_lost(deaths: int) -> Outcome:
 
 
 def _load(store: PatientStore, record: EditRecord) -> tuple[Image.Image, EditSpec]:
-    def opened(name: str) -> Image.Image:
-        return Image.open(io.BytesIO(store.get(record.submission.files[name].key)))
+    submission, size = record.submission, (record.input.width, record.input.height)
 
-    masks = [opened(part.mask) if part.mask else None for part in record.input.instructions]
-    return opened(INPUT_FILE), record.input.to_spec(masks)
+    def mask(name: str) -> Image.Image:
+        return Image.open(io.BytesIO(store.get(submission.files[name].key)))
+
+    masks = [mask(part.mask) if part.mask else None for part in record.input.instructions]
+    picture = pictures.read_picture(io.BytesIO(store.get(submission.upload.key)), max_pixels=size[0] * size[1])
+    return picture, record.input.to_spec(masks)
 
 
 def _resized(picture: Image.Image, spec: EditSpec, size: tuple[int, int]) -> tuple[Image.Image, EditSpec]:

@@ -268,7 +268,7 @@ def test_an_odd_request_makes_its_edit_and_nothing_else(address: str, stored: St
     assert answer.json()["input"]["instructions"][0]["text"] == "make the ball red"
     assert answer.headers["x-request-id"].isalnum()
     files = [path for path in stored() - before if "=" not in path]
-    assert [path.rpartition("/")[2] for path in files] == ["input.png"]
+    assert [path.rpartition("/")[2] for path in files] == ["upload"]
 
 
 @pytest.mark.parametrize("target", [b"//v1/edits", b"//example.org/", b"/v1/../v1/edits", b"/v1/edits/..", b"/*"])

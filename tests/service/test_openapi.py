@@ -37,7 +37,7 @@ def test_the_committed_description_is_the_one_of_the_code() -> None:
     assert (ROOT / "openapi.yaml").read_text() == as_yaml(), "run `make openapi`"
 
 
-def test_every_example_obeys_its_schema(client: httpx.Client) -> None:
+def test_every_example_obeys_its_schema() -> None:
     for example in (examples.queued(), examples.succeeded()):
         assert Edit.model_validate(example).model_dump(mode="json") == example
     for slug in KINDS:

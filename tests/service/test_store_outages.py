@@ -49,7 +49,7 @@ def test_an_edit_lives_and_dies_in_a_bucket(
     client: httpx.Client, bucket_settings: Settings, repository: EditRepository, s3: S3
 ) -> None:
     edit = submit(client).json()
-    assert s3.stored() == [f"edits/{edit['id']}/in/input.png"]
+    assert s3.stored() == [f"edits/{edit['id']}/in/upload"]
     run_edit(FakeEngine(), repository, BlobStore.of(bucket_settings), edit["id"])
     edit = client.get(edit["urls"]["self"]).json()
     assert edit["status"] == "succeeded"

@@ -11,10 +11,10 @@ import pytest
 from foi_core.batching import BatchingEngine
 from jobs.blobs import BlobStore
 from jobs.connection import connect
+from jobs.pictures import to_png
 from jobs.queue import EditQueue
-from jobs.records import INPUT_FILE, EditRecord
+from jobs.records import UPLOAD, EditRecord
 from jobs.repository import EditRepository
-from service.images import to_png
 from tests.support import FakeEngine, picture, submission
 from worker.reporter import Reporter
 from worker.room import Room
@@ -28,8 +28,8 @@ def submit(repository: EditRepository, blobs: BlobStore, queue: EditQueue) -> Ca
 
     def take_in(**changes: object) -> str:
         new = submission(**changes)
-        stored = blobs.put_input(new.id, INPUT_FILE, to_png(picture()), "image/png")
-        repository.create(new.model_copy(update={"files": {INPUT_FILE: stored}}))
+        upload = blobs.put_input(new.id, UPLOAD, to_png(picture()), "image/png")
+        repository.create(new.model_copy(update={"upload": upload}))
         queue.enqueue(new.id, new.priority)
         return new.id
 

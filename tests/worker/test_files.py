@@ -17,10 +17,10 @@ from foi_core.errors import InvalidParameter
 from foi_core.result import EditResult, EditWarning, Progress, Stage
 from foi_core.spec import SEED_LIMIT, EditSpec, SubInstruction
 from jobs.blobs import BlobStore
-from jobs.records import INPUT_FILE, EditRecord, Instruction, Outcome, now
+from jobs.pictures import to_png
+from jobs.records import UPLOAD, EditRecord, Instruction, Outcome, now
 from jobs.records import Progress as Shown
 from jobs.repository import EditRepository
-from service.images import to_png
 from tests.support import FakeEngine, FakeState, picture, run_edit, submission
 from worker.reporter import Watched
 
@@ -185,9 +185,9 @@ def test_at_the_models_size_picture_result_and_masks_are_resized_and_kept_outsid
         width=160,
         height=80,
     )
-    images = {INPUT_FILE: picture(160, 80), "given.png": mask}
-    files = {name: blobs.put_input(new.id, name, to_png(image), "image/png") for name, image in images.items()}
-    repository.create(new.model_copy(update={"files": files}))
+    upload = blobs.put_input(new.id, UPLOAD, to_png(picture(160, 80)), "image/png")
+    given = blobs.put_input(new.id, "given.png", to_png(mask), "image/png")
+    repository.create(new.model_copy(update={"upload": upload, "files": {"given.png": given}}))
     run_edit(FakeEngine(), repository, blobs, new.id)
     record = look(new.id)
     outcome = ended(record)
@@ -204,4 +204,3 @@ def test_at_the_models_size_picture_result_and_masks_are_resized_and_kept_outsid
     assert (np.asarray(result)[white] == 255 - small[white]).all()
     assert outcome.metrics is not None
     assert outcome.metrics.change_outside_mask == 0
-    assert record.files[INPUT_FILE].sha256 == files[INPUT_FILE].sha256

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from jobs.blobs import BlobStore
-from jobs.records import INPUT_FILE, Outcome, now
+from jobs.records import UPLOAD, Outcome, now
 from jobs.repository import EditRepository
 from jobs.settings import Settings
 from tests.s3 import running_s3
@@ -45,7 +45,7 @@ def test_files_of_expired_edits_are_removed_and_others_kept(
     assert sorted(blobs.edit_ids()) == sorted([kept, expired]), "seen once: its record may be about to be written"
     sweeper.sweep()
     assert blobs.edit_ids() == [kept]
-    assert blobs.get(f"{kept}/in/{INPUT_FILE}")
+    assert blobs.get(f"{kept}/in/{UPLOAD}")
     assert redis.exists(ORPHANS) == 0
 
 
@@ -53,7 +53,7 @@ def test_a_submit_between_its_files_and_its_record_is_safe(
     sweeper: Sweeper, repository: EditRepository, blobs: BlobStore
 ) -> None:
     new = submission()
-    blobs.put_input(new.id, INPUT_FILE, b"", "image/png")
+    blobs.put_input(new.id, UPLOAD, b"", "image/png")
     sweeper.sweep()
     repository.create(new)
     sweeper.sweep()
@@ -62,14 +62,14 @@ def test_a_submit_between_its_files_and_its_record_is_safe(
 
 
 def test_what_one_worker_saw_another_removes(repository: EditRepository, blobs: BlobStore) -> None:
-    blobs.put_input("edit_1", INPUT_FILE, b"", "image/png")
+    blobs.put_input("edit_1", UPLOAD, b"", "image/png")
     Sweeper(repository, blobs).sweep()
     Sweeper(repository, blobs).sweep()
     assert blobs.edit_ids() == []
 
 
 def test_many_workers_sweep_once_in_an_interval(repository: EditRepository, blobs: BlobStore, redis: Redis) -> None:
-    blobs.put_input("edit_1", INPUT_FILE, b"", "image/png")
+    blobs.put_input("edit_1", UPLOAD, b"", "image/png")
     for _ in range(3):
         Sweeper(repository, blobs).tick()
     wait_until(lambda: not sweeps())
