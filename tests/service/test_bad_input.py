@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 from foi_core.spec import MAX_SUB_INSTRUCTIONS, RANGES
+from jobs.blobs import BlobStore
+from jobs.repository import EditRepository
 from service.fields import MAX_JSON_DEPTH, MAX_METADATA_BYTES
-from tests.support import encoded, picture
+from tests.support import FakeEngine, encoded, picture, run_edit
 
 PNG = encoded(picture())
 ONE = {"instruction": "make the ball red"}
@@ -478,11 +480,18 @@ def test_an_odd_query_is_refused(client: httpx.Client, stored: Stored, query: st
     ],
 )
 def test_odd_conditions_are_ignored_or_refused(
-    client: httpx.Client, stored: Stored, name: str, value: str, status: int
+    client: httpx.Client,
+    repository: EditRepository,
+    served_blobs: BlobStore,
+    stored: Stored,
+    name: str,
+    value: str,
+    status: int,
 ) -> None:
-    edit = client.post("/v1/edits", files={"image": PNG}, data=ONE).json()["urls"]["self"]
+    edit = client.post("/v1/edits", files={"image": PNG}, data=ONE).json()
+    run_edit(FakeEngine(), repository, served_blobs, edit["id"])
     before = stored()
-    answer = client.get(f"{edit}/files/input.png", headers={name: value.encode("latin-1")})
+    answer = client.get(f"{edit['urls']['self']}/files/result.png", headers={name: value.encode("latin-1")})
     assert answer.status_code == status
     if status == 416:
         refused(answer, 416, "range-not-satisfiable")
