@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -282,7 +282,7 @@ def main() -> None:
             report |= asyncio.run(measure(url, pid, args.seconds))
         _say("overload")
         os.environ["FOI_MAX_QUEUE"] = "10"
-        with running_service(Path(folder) / "model") as url:
+        with tempfile.TemporaryDirectory() as own, redirect_stdout(sys.stderr), running_service(Path(own)) as url:
             report["overload"] = asyncio.run(overload(url, _processes(), 3 * args.seconds))
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "api.json").write_text(json.dumps(report, indent=1) + "\n")
