@@ -53,6 +53,7 @@ chaos: setup ## kills, freezes and pauses processes while 200 edits run; no edit
 bench: setup ## throughput, latency, memory and the engine's own cost (about half an hour)
 	$(RUN) -m benchmarks.engine_host
 	$(RUN) -m benchmarks.load
+	$(RUN) -m benchmarks.api
 
 train: setup ## train the demo model from nothing (hours; resumes)
 	$(RUN) -m demo.train
