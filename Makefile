@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 VENV := .venv
 RUN := TRANSFORMERS_VERBOSITY=error $(VENV)/bin/python
 
-.PHONY: help setup demo serve test check format openapi eval eval-quick chaos bench train clean
+.PHONY: help setup demo serve test fuzz check format openapi eval eval-quick chaos bench train clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / \t/' | expand -t 12
@@ -27,6 +27,9 @@ serve: setup ## Redis, API and worker until Ctrl-C
 
 test: setup ## all tests
 	$(RUN) -m pytest
+
+fuzz: setup ## thousands of odd requests against the API, made from its description, others each time (minutes)
+	FUZZ_EXAMPLES=1000 $(RUN) -m pytest tests/service/test_fuzz.py
 
 check: setup ## ruff and mypy --strict
 	$(VENV)/bin/ruff check .

@@ -168,7 +168,7 @@ def word_span(text: str, words: str) -> tuple[int, int] | None:
 def _check_number(name: str, value: float) -> None:
     low, high = RANGES[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InvalidParameter(name, value, f"a number from {low:g} to {high:g}")
+        raise InvalidParameter(name, value, f"a number from {low:g} to {high:.10g}")
 
 
 def _check_threshold(threshold: float | tuple[float, float]) -> None:

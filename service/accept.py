@@ -37,8 +37,8 @@ async def submit(request: Request, caller: Caller, form: Form, *, masks_only: bo
 
 
 def _idempotency_key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY:
-        detail = f"the Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} characters"
+    keys = request.headers.getlist("idempotency-key")
+    if len(keys) > 1 or any(not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY for key in keys):
+        detail = f"send one Idempotency-Key, of 1 to {MAX_IDEMPOTENCY_KEY} characters"
         raise Problem("invalid-parameter", detail, [{"pointer": "/Idempotency-Key", "detail": detail}])
-    return key
+    return keys[0] if keys else None

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
 from jobs.records import EditRecord, Status
@@ -112,6 +113,16 @@ async def _create(request: Request, caller: auth.Caller, *, masks_only: bool = F
     return await _edit_response(intake, record, 200 if record.terminal and wait else 202, headers)
 
 
+class Page(BaseModel):
+    """Which edits to list. A misspelt name would list them all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: list[Status] = Field([], description="Only these; may be given several times.")
+    limit: int = Field(20, ge=1, le=MAX_PAGE)
+    cursor: str | None = Field(None, description="`next_cursor` of the page before.")
+
+
 @router.get(
     "/v1/edits",
     summary="List edits",
@@ -128,15 +139,13 @@ async def list_edits(
     request: Request,
     response: Response,
     caller: auth.Reader,
-    status: Annotated[list[Status], Query(description="Only these; may be given several times.")] = [],  # noqa: B006
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+    page: Annotated[Page, Query()],
 ) -> EditList:
     """The caller's own edits (with an admin's key everyone's). A page may be shorter than `limit` and not the last."""
     intake = lookup.intake(request)
-    after = cursors.read(cursor) if cursor else None
+    after = cursors.read(page.cursor) if page.cursor else None
     records, further = await lookup.in_thread(
-        partial(intake.repository.page, caller.lists, limit, after, frozenset(status))
+        partial(intake.repository.page, caller.lists, page.limit, after, frozenset(page.status))
     )
     if further is None:
         return EditList(data=[view(record) for record in records], next_cursor=None)

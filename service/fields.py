@@ -179,6 +179,8 @@ def _number_field(name: str, description: str) -> Field:
     return Field(name, number, _number_schema(name, "number", description))
 
 
+_SHARE_PATTERN = r"(0|1|0?\.[0-9]{1,18})"
+_EVENT_PATTERN = "|".join(END_EVENTS).replace(".", r"\.")
 _OWN = "Default: the model's own."
 _SHARE = "A share of the run, 0 to 1. Default: the preset's."
 
@@ -193,6 +195,7 @@ SPEC_FIELDS = (
         threshold,
         {
             "type": "string",
+            "pattern": rf"^{_SHARE_PATTERN}(-{_SHARE_PATTERN})?$",
             "examples": ["0.5", "0.4-0.7"],
             "description": "tau, 0 to 1, of the preset's soft map: a number, or a range `low-high` that it is drawn "
             "from by the seed; higher makes smaller masks. Default: the preset's, or the model's own.",
@@ -268,6 +271,7 @@ OTHER_FIELDS = (
         webhook_events,
         {
             "type": "string",
+            "pattern": rf"^({_EVENT_PATTERN})(,({_EVENT_PATTERN}))*$",
             "default": ",".join(END_EVENTS),
             "description": f"Of which ends, with commas between: {', '.join(END_EVENTS)}.",
         },
@@ -306,7 +310,12 @@ OTHER_FIELDS = (
     Field(
         "metadata",
         metadata,
-        {"type": "string", "description": f"A JSON object of at most {MAX_METADATA_BYTES} bytes, echoed as it is."},
+        {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"type": "object"},
+            "description": f"A JSON object of at most {MAX_METADATA_BYTES} bytes, echoed as it is.",
+        },
     ),
 )
 SCALARS = {field.name: field for field in (*SPEC_FIELDS, *OTHER_FIELDS)}

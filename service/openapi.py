@@ -17,6 +17,7 @@ from service.problems import KINDS, MEDIA_TYPE, RETRY_AFTER_S
 
 _LOW, _HIGH = RANGES["intensity"]
 
+_TEXT = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_LENGTH, "pattern": r"\S"}
 _INSTRUCTIONS = {
     "type": "string",
     "description": (
@@ -25,8 +26,26 @@ _INSTRUCTIONS = {
         f"`intensity`: alpha of Eq. 6, {_LOW:g} to {_HIGH:g} (default 1). "
         "`mask`: the name of a further file of this form (PNG, JPEG, WEBP; the picture's size; white = may change)."
     ),
+    "contentMediaType": "application/json",
+    "contentSchema": {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": MAX_SUB_INSTRUCTIONS,
+        "items": {
+            "type": "object",
+            "properties": {
+                "text": _TEXT,
+                "keyword": {"type": ["string", "null"]},
+                "intensity": {"type": ["number", "null"], "minimum": _LOW, "maximum": _HIGH, "default": 1},
+                "mask": {"type": ["string", "null"]},
+            },
+            "required": ["text"],
+            "additionalProperties": False,
+        },
+    },
     "examples": ['[{"text": "make the hat black", "keyword": "hat", "intensity": 1.5}]'],
 }
+
 
 _FORM_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -39,7 +58,8 @@ _FORM_SCHEMA: dict[str, Any] = {
         },
         "instruction": {
             "type": "array",
-            "items": {"type": "string", "maxLength": MAX_TEXT_LENGTH},
+            "items": _TEXT,
+            "minItems": 1,
             "maxItems": MAX_SUB_INSTRUCTIONS,
             "description": "Once: the whole text, which is split into sub-instructions. Several times: one each.",
         },
@@ -47,10 +67,17 @@ _FORM_SCHEMA: dict[str, Any] = {
         **{name: field.schema for name, field in SCALARS.items()},
     },
     "additionalProperties": {"type": "string", "format": "binary", "description": "A mask that `instructions` names."},
+    "oneOf": [
+        {"required": [picture, text]} for picture in ("image", "image_url") for text in ("instruction", "instructions")
+    ],
 }
+_ENCODING = {"image": {"contentType": "image/png, image/jpeg, image/webp"}}
 
 CREATE_EDIT: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM_SCHEMA}}},
+    "requestBody": {
+        "required": True,
+        "content": {"multipart/form-data": {"schema": _FORM_SCHEMA, "encoding": _ENCODING}},
+    },
     "parameters": [
         {
             "name": "Prefer",
@@ -76,7 +103,8 @@ CREATE_MASKS: dict[str, Any] = {
                 "schema": {
                     **_FORM_SCHEMA,
                     "properties": {k: v for k, v in _FORM_SCHEMA["properties"].items() if k != "method"},
-                }
+                },
+                "encoding": _ENCODING,
             }
         },
     },

@@ -52,7 +52,9 @@ def test_only_the_wanted_states_are_listed(
     }
 
 
-@pytest.mark.parametrize("query", ["cursor=x", "cursor=%F0%9F%98%80", "limit=0", "limit=101", "status=gone"])
+@pytest.mark.parametrize(
+    "query", ["cursor=x", "cursor=%F0%9F%98%80", "limit=0", "limit=101", "status=gone", "stauts=queued"]
+)
 def test_a_wrong_query_is_named(client: httpx.Client, query: str) -> None:
     refused(client.get(f"/v1/edits?{query}"), 422, "invalid-parameter")
 
