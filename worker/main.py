@@ -7,165 +7,36 @@ import hashlib
 import os
 import signal
 import sys
-import time
 import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import TYPE_CHECKING
 
 from foi_core.errors import UnsupportedCheckpoint
-from jobs import logs, metrics, presence
+from jobs import logs
 from jobs.blobs import BlobStore
-from jobs.connection import RedisError, connect
+from jobs.connection import connect
 from jobs.object_store import StoreSettingError
 from jobs.redis_server import RedisUnavailableError, running_redis
 from jobs.repository import EditRepository
 from jobs.settings import Settings
-from worker.reaper import Reaper
+from worker.crew import Crew
+from worker.housekeeping import Housekeeping
 from worker.reporter import Reporter
-from worker.room import HandedBack, Room
-from worker.rq_worker import EditWorker
-from worker.sweeper import Sweeper
-from worker.task import EditTask
 
 if TYPE_CHECKING:  # it imports torch
     from foi_core.batching import BatchingEngine
 
 OnChange = Callable[[], None]
-PREPARED = 2
-"""Edits in the engine beside those in flight: the next are encoded while others denoise, the last decoded."""
-STORING = 2
-"""Threads for each place in the engine: an edit whose files are being stored holds a thread and no place."""
 EXIT_MODEL = 3
 """The model cannot be used: starting again would not help."""
 EXIT_ENGINE = 4
 """The device failed for good, or hung: a new process may do better."""
 POLL_S = 0.2
-HAND_BACK_S = 5
 
 log = logs.get_logger(__name__)
-
-
-class Housekeeping:
-    """A thread that says once a second that the worker is there and what it has stepped, and helps the edits of those
-    that no longer are there."""
-
-    def __init__(self, name: str, settings: Settings, url: str, blobs: BlobStore) -> None:
-        self._redis = connect(url, decode=True)
-        repository = EditRepository(self._redis, settings.retention_s)
-        self._presence = presence.WorkerPresence(
-            name=name, state="starting", model=settings.model, places=settings.max_in_flight
-        )
-        self._reaper = Reaper(connect(url), repository, settings.max_deaths)
-        self._sweeper = Sweeper(repository, blobs)
-        self._engine: BatchingEngine | None = None
-        self._tally = metrics.Tally()
-        blobs.on_error = partial(self._tally.add, {metrics.STORE_ERRORS: 1})
-        self._done = Event()
-        self._thread = Thread(target=self._run, name="housekeeping", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def loaded(self, engine: BatchingEngine, revision: str | None) -> None:
-        """What it steps is counted from now on."""
-        self._presence = self._presence.model_copy(update={"revision": revision})
-        self._engine = engine
-
-    def say(self, state: presence.State) -> None:
-        """Published at once, and from then on."""
-        self._presence = self._presence.model_copy(update={"state": state})
-        self._publish()
-
-    def stop(self) -> None:
-        self._done.set()
-        self._thread.join()
-        self._count()
-        try:
-            presence.withdraw(self._redis, self._presence.name)
-        except RedisError as error:
-            log.warning("presence not withdrawn", reason=str(error))
-
-    def _publish(self) -> None:
-        try:
-            presence.publish(self._redis, self._presence)
-        except RedisError as error:
-            log.warning("presence not published", reason=str(error))
-
-    def _count(self) -> None:
-        if self._engine is not None:
-            steps, edits, seconds = self._engine.stepped
-            self._tally.follow({metrics.STEPS: steps, metrics.BATCH_EDITS: edits, metrics.STEP_SECONDS: seconds})
-        try:
-            self._tally.flush(self._redis)
-        except RedisError as error:
-            log.warning("metrics not written", reason=str(error))
-
-    def _run(self) -> None:
-        while True:
-            self._publish()
-            self._count()
-            try:
-                self._reaper.tick()
-                self._sweeper.tick()
-            except RedisError as error:
-                log.warning("reaper skipped", reason=str(error))
-            if self._done.wait(1):
-                return
-
-
-class Crew:
-    """The engine and the RQ threads in front of it."""
-
-    def __init__(
-        self, engine: BatchingEngine, reporter: Reporter, name: str, settings: Settings, url: str, blobs: BlobStore
-    ) -> None:
-        self._engine, self._reporter, self._hang_s = engine, reporter, settings.hang_s
-        self._room = Room(settings.max_in_flight + PREPARED)
-        repository = EditRepository(connect(url, patient=True, decode=True), settings.retention_s)
-        task = EditTask(engine, reporter, repository, blobs, settings.edit_timeout_s, settings.max_deaths)
-        self._workers = [
-            EditWorker(f"{name}-{i}", connect(url, patient=True), task, self._room, lambda: not self.hangs)
-            for i in range(STORING * (settings.max_in_flight + PREPARED))
-        ]
-        self._threads = [
-            Thread(target=worker.work, args=(False, "WARNING"), name=worker.name, daemon=True)
-            for worker in self._workers
-        ]
-
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
-
-    @property
-    def hangs(self) -> bool:
-        return self._engine.busy_for() > self._hang_s
-
-    @property
-    def works(self) -> bool:
-        return self._engine.works and all(thread.is_alive() for thread in self._threads)
-
-    def drain(self, seconds: float) -> bool:
-        """Takes nothing more, and waits for what it has; what is not done in time is handed back. Whether all threads
-        ended."""
-        for worker in self._workers:
-            worker.stop()
-        self._room.close()
-        self._join(seconds)
-        self._reporter.stop_all(HandedBack("the worker stops"))
-        if self._join(HAND_BACK_S):
-            return True
-        if self._engine.works:
-            self._reporter.hand_back()
-        return False
-
-    def _join(self, seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
 
 
 def main() -> int:
