@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 from redis import Redis
 
@@ -24,21 +23,13 @@ class Mismatch(Exception):
     """The key was used for another request."""
 
 
-@dataclass(frozen=True)
-class Claimed:
-    """The key is ours, for the edit that is about to be made."""
-
-    claim: Claim
-    value: str
-
-
 class IdempotencyKeys:
     def __init__(self, repository: EditRepository) -> None:
         self._redis: Redis = repository.redis
         self._repository = repository
         self._release = self._redis.register_script(_RELEASE)
 
-    def claim(self, owner: str, key: str, fingerprint: str, edit_id: str) -> Claimed | str:
+    def claim(self, owner: str, key: str, fingerprint: str, edit_id: str) -> Claim | str:
         """The claim for the new edit `edit_id`, or the id of the edit that the same request made before.
 
         `fingerprint` stands for everything in the request that makes a difference. Raises InFlight and Mismatch.
@@ -49,14 +40,16 @@ class IdempotencyKeys:
             earlier = self._redis.get(name)
             if earlier is None:
                 continue  # it was given back in between
+            if earlier == value:
+                break  # ours: the answer to the first try was lost
             fingerprint_before, edit_id_before = str(earlier).split(" ")
             if fingerprint_before != fingerprint:
                 raise Mismatch
             if self._repository.past_owner(edit_id_before) is None:
                 raise InFlight
             return edit_id_before
-        return Claimed(Claim(name, KEPT_S), value)
+        return Claim(name, value, KEPT_S)
 
-    def release(self, claimed: Claimed) -> None:
+    def release(self, claim: Claim) -> None:
         """For a request that made no edit."""
-        self._release(keys=[claimed.claim.key], args=[claimed.value])
+        self._release(keys=[claim.key], args=[claim.value])

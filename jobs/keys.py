@@ -46,11 +46,13 @@ class AuthUndecidedError(Exception):
 
 
 class ApiKey(BaseModel):
-    """What is known of a key; the token itself is not. `admin` may do everything, with everyone's edits."""
+    """What is known of a key; the token itself is not. Its edits belong to `owner`: to its own id, or to that of an
+    earlier key. `admin` may do everything, with everyone's edits."""
 
     model_config = ConfigDict(frozen=True)
 
     id: str
+    owner: str
     name: str
     roles: tuple[Role, ...]
     created_at: datetime
@@ -71,10 +73,12 @@ class ApiKeys:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    def create(self, name: str, roles: tuple[Role, ...] = DEFAULT_ROLES) -> tuple[str, ApiKey]:
+    def create(
+        self, name: str, roles: tuple[Role, ...] = DEFAULT_ROLES, owner: str | None = None
+    ) -> tuple[str, ApiKey]:
         """The token, which is never to be seen again, and what is stored instead of it."""
-        token = _new_token()
-        key = ApiKey(id=f"key_{secrets.token_hex(6)}", name=name, roles=roles, created_at=now(), last_four=token[-4:])
+        token, key_id = _new_token(), f"key_{secrets.token_hex(6)}"
+        key = ApiKey(id=key_id, owner=owner or key_id, name=name, roles=roles, created_at=now(), last_four=token[-4:])
         self._redis.hset(KEYS, _hash(token), key.model_dump_json())
         return token, key
 
@@ -177,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=ROLES,
         help="what it may do, may be given several times (default: submit and read); admin: everything, for all keys",
     )
+    create.add_argument("--owner", default="", help="the id of an earlier key whose edits are to be this one's too")
     create.set_defaults(run=_create)
 
     commands.add_parser("list", help="show all keys, the revoked ones too").set_defaults(run=_list)
@@ -202,16 +207,17 @@ def _name(text: str) -> str:
 
 
 def _create(redis: Redis, arguments: argparse.Namespace) -> None:
-    token, key = ApiKeys(redis).create(arguments.name, tuple(dict.fromkeys(arguments.role or DEFAULT_ROLES)))
+    roles = tuple(dict.fromkeys(arguments.role or DEFAULT_ROLES))
+    token, key = ApiKeys(redis).create(arguments.name, roles, _owner(redis, arguments))
     print(token)
     print(f"{key.id} may {', '.join(key.roles)}. Keep the key: it is not shown again.", file=sys.stderr)
 
 
 def _list(redis: Redis, _: argparse.Namespace) -> None:
-    rows = [("ID", "NAME", "ROLES", "CREATED", "ENDS IN", "REVOKED")]
+    rows = [("ID", "OWNER", "NAME", "ROLES", "CREATED", "ENDS IN", "REVOKED")]
     for key in ApiKeys(redis).all():
         revoked = _shown(key.revoked_at) if key.revoked_at else ""
-        rows.append((key.id, key.name, ",".join(key.roles), _shown(key.created_at), key.last_four, revoked))
+        rows.append((key.id, key.owner, key.name, ",".join(key.roles), _shown(key.created_at), key.last_four, revoked))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -235,8 +241,8 @@ def _rotate_webhook_secret(redis: Redis, arguments: argparse.Namespace) -> None:
 
 
 def _owner(redis: Redis, arguments: argparse.Namespace) -> str:
-    """An API key's id; empty: the owner of all edits where keys are off. Raises UnknownKeyError."""
-    return ApiKeys(redis).get(arguments.owner).id if arguments.owner else ""
+    """To whom the edits of that key belong; empty where none is named. Raises UnknownKeyError."""
+    return ApiKeys(redis).get(arguments.owner).owner if arguments.owner else ""
 
 
 if __name__ == "__main__":

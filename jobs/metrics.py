@@ -18,7 +18,7 @@ from jobs.records import Outcome
 
 COUNTS = "foi:metrics"
 WEBHOOK_OUTCOMES = "foi:webhooks:outcomes"
-"""A hash of its own, kept by those who deliver: succeeded, failed, stopped."""
+"""A hash of its own, kept by those who deliver: attempts by how they ended: succeeded, failed, stopped."""
 
 EDITS = "edits"
 QUEUE_SECONDS = "queue_seconds"

@@ -73,16 +73,17 @@ def check_url(url: str, *, allow_private: bool = False) -> None:
         raise ForbiddenAddress(f"must have at most {MAX_URL_LENGTH} characters")
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL:
+        host = parsed.host
+    except (httpx.InvalidURL, UnicodeError):  # a host that is no internationalised name shows only when it is asked for
         raise ForbiddenAddress("must be a valid URL") from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not host:
         raise ForbiddenAddress("must begin with http:// or https:// and name a host")
     if parsed.port is not None and not 1 <= parsed.port <= MAX_PORT:
         raise ForbiddenAddress(f"must have a port from 1 to {MAX_PORT}")
     if parsed.userinfo:
         raise ForbiddenAddress("must not hold a user name or a password")
     if not allow_private:
-        _public_literal(parsed.host)
+        _public_literal(host)
 
 
 def open_client(

@@ -4,18 +4,23 @@ writes the edit's events too, so that they tell exactly what happened."""
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any, Literal
 
+from pydantic import ValidationError
 from redis import Redis
 
 from jobs import metrics
+from jobs.logs import get_logger
 from jobs.records import EditRecord, Outcome, Progress, Submission, now
 from jobs.views import mask_views, output_views
 
+WAITING_S = 7 * 86_400
+"""How long an edit may wait and run, before it expires without an end."""
 TOMBSTONE_DAYS = 7
 """How long an expired id still answers "expired" instead of "unknown"."""
 MAX_EVENTS = 512
@@ -24,13 +29,14 @@ MAX_EVENTS = 512
 DUE = "foi:webhooks:due"
 """Sorted set of the edits of whose end a webhook is to tell, by the time of its next try in seconds."""
 DELETED_S = 60
-"""How long a deleted edit's events can still be read by those who were listening, and its record by its webhook."""
+"""How long a deleted edit's events can still be read by those who were listening."""
 OWNERS = "foi:edits:"
 """Sorted sets of edit ids by the time they came in, in microseconds: one for each owner, and one for all."""
 ALL_OWNERS = "*"
 PAGE_BATCH, PAGE_SCAN = 100, 1000
 """Records that one page reads at once, and looks through at most."""
 
+# A client that misses the answer to a script sends it again: the second time it must say the same and change nothing.
 # Keys are also named inside the scripts, from what the record holds: one Redis, not a cluster.
 _PRELUDE = f"""
 local function tell(kind, data)
@@ -45,31 +51,36 @@ local status, attempt = now[1], now[2]
 """
 _CREATE = f"""
 local id, owner, moment, active = ARGV[1], ARGV[2], tonumber(ARGV[3]), 'foi:active:' .. ARGV[2]
+if status then return 1 end
+if ARGV[8] ~= '' and redis.call('GET', KEYS[4]) ~= ARGV[8] then return -1 end
 redis.call('ZREMRANGEBYSCORE', active, '-inf', moment)
 if tonumber(ARGV[4]) > 0 and redis.call('ZCARD', active) >= tonumber(ARGV[4]) then return 0 end
-local retention, tombstone = tonumber(ARGV[5]), ARGV[6]
-redis.call('HSET', KEYS[1], 'owner', owner, 'status', 'queued', 'attempt', 0, 'deaths', 0, unpack(ARGV, 8))
-redis.call('EXPIRE', KEYS[1], retention)
+local kept, tombstone = tonumber(ARGV[5]), ARGV[6]
+redis.call('HSET', KEYS[1], 'owner', owner, 'status', 'queued', 'attempt', 0, 'deaths', 0, unpack(ARGV, 9))
+redis.call('EXPIRE', KEYS[1], kept)
 redis.call('SET', KEYS[3], owner, 'EX', tombstone)
-redis.call('ZADD', active, moment + retention * 1e6, id)
+redis.call('ZADD', active, moment + kept * 1e6, id)
+redis.call('EXPIRE', active, kept)
 for _, name in ipairs({{owner, '{ALL_OWNERS}'}}) do
   redis.call('ZADD', '{OWNERS}' .. name, moment, id)
-  redis.call('ZREMRANGEBYSCORE', '{OWNERS}' .. name, '-inf', moment - 2 * retention * 1e6)
-  redis.call('EXPIRE', '{OWNERS}' .. name, 2 * retention)
+  redis.call('ZREMRANGEBYSCORE', '{OWNERS}' .. name, '-inf', moment - 2 * kept * 1e6)
+  redis.call('EXPIRE', '{OWNERS}' .. name, 2 * kept)
 end
 if ARGV[7] ~= '' then redis.call('EXPIRE', KEYS[4], ARGV[7]) end
 tell('status', cjson.encode({{status = 'queued'}}))
-redis.call('EXPIRE', KEYS[2], retention)
+redis.call('EXPIRE', KEYS[2], kept)
 return 1
 """
 # An attempt that is no longer the newest is a worker that was given up for dead: nothing it says counts.
 _START = """
+if redis.call('HGET', KEYS[1], 'starter') == ARGV[2] then return attempt end
 if status ~= 'queued' and status ~= 'running' and status ~= 'canceling' then return 0 end
 redis.call('HDEL', KEYS[1], 'progress')
 if status ~= 'canceling' then
   redis.call('HSET', KEYS[1], 'started_at', ARGV[1])
   status_is('running')
 end
+redis.call('HSET', KEYS[1], 'starter', ARGV[2])
 redis.call('HINCRBY', KEYS[1], 'deaths', 1)
 return redis.call('HINCRBY', KEYS[1], 'attempt', 1)
 """
@@ -86,6 +97,7 @@ return 1
 """
 # A cancel that was accepted wins over an outcome that comes after it.
 _COMMIT = f"""
+if redis.call('HGET', KEYS[1], 'outcome') == ARGV[3] then return 1 end
 if status ~= 'queued' and status ~= 'running' and status ~= 'canceling' then return 0 end
 if ARGV[1] ~= '' and attempt ~= ARGV[1] then return 0 end
 local new, outcome, stays = ARGV[2], ARGV[3], 1
@@ -119,12 +131,7 @@ if not status then return 0 end
 local owner = redis.call('HGET', KEYS[1], 'owner')
 redis.call('ZREM', '{OWNERS}' .. owner, ARGV[1])
 redis.call('ZREM', '{OWNERS}{ALL_OWNERS}', ARGV[1])
-if redis.call('HEXISTS', KEYS[1], 'webhook') == 1 then
-  redis.call('RENAME', KEYS[1], KEYS[4])
-  redis.call('EXPIRE', KEYS[4], {DELETED_S})
-else
-  redis.call('DEL', KEYS[1])
-end
+redis.call('DEL', KEYS[1])
 redis.call('EXPIRE', KEYS[2], {DELETED_S})
 return 1
 """
@@ -132,6 +139,8 @@ _CANCEL = """
 if status == 'running' then status_is('canceling') end
 return status
 """
+
+log = get_logger(__name__)
 
 
 class Reply(IntEnum):
@@ -162,10 +171,15 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Claim:
-    """An idempotency key that is kept for `ttl_s` once the edit is there."""
+    """An idempotency key that is ours while it has this `value`, and is kept for `ttl_s` once the edit is there."""
 
     key: str
+    value: str
     ttl_s: int
+
+
+class ClaimLostError(Exception):
+    """The claim has expired: another request may have the idempotency key by now."""
 
 
 class EditRepository:
@@ -183,11 +197,12 @@ class EditRepository:
         self._cancel = redis.register_script(_PRELUDE + _CANCEL)
 
     def create(self, submission: Submission, max_active: int = 0, claim: Claim | None = None) -> bool:
-        """The record of a new edit, queued. Expires by itself, also when no worker ever takes it. False: its owner has
-        `max_active` edits that wait or run (0: no limit), and nothing was written."""
+        """The record of a new edit, queued. False: its owner has `max_active` edits that wait or run (0: no limit), and
+        nothing was written. Raises ClaimLostError, and nothing was written either."""
+        kept_s = WAITING_S + self.retention_s
         fields: dict[str, str] = {
             "submission": submission.model_dump_json(),
-            "expires_at": self._expiry(submission.created_at).isoformat(),
+            "expires_at": self.expiry(submission).isoformat(),
         }
         if submission.webhook is not None:
             fields["webhook"] = "1"
@@ -196,21 +211,20 @@ class EditRepository:
             submission.owner,
             _microseconds(submission.created_at),
             max_active,
-            self.retention_s,
-            self._tombstone_s,
+            kept_s,
+            WAITING_S + self._tombstone_s,
             claim.ttl_s if claim else "",
+            claim.value if claim else "",
             *(text for pair in fields.items() for text in pair),
         ]
-        return bool(self._create(keys=[*_keys(submission.id), claim.key if claim else ""], args=args))
+        created: Any = self._create(keys=[*_keys(submission.id), claim.key if claim else ""], args=args)
+        if created == -1:
+            raise ClaimLostError
+        return bool(created)
 
     def get(self, edit_id: str) -> EditRecord | None:
         fields: dict[str, str] = self.redis.hgetall(_keys(edit_id)[0])  # type: ignore[assignment]
-        return _record(fields) if "submission" in fields else None
-
-    def get_deleted(self, edit_id: str) -> EditRecord | None:
-        """The record of an edit that was deleted a moment ago, if a webhook is to tell of its end."""
-        fields: dict[str, str] = self.redis.hgetall(_deleted_key(edit_id))  # type: ignore[assignment]
-        return _record(fields) if "submission" in fields else None
+        return _record(fields)
 
     def past_owner(self, edit_id: str) -> str | None:
         """Whose an edit was that has expired or was deleted; None where there never was one."""
@@ -224,41 +238,39 @@ class EditRepository:
         there are no more. A page looks through at most PAGE_SCAN records: it may be short and not the last."""
         found: list[EditRecord] = []
         for _ in range(PAGE_SCAN // PAGE_BATCH):
-            places = self._places(owner, after)
+            places, more = self._places(owner, after, PAGE_BATCH if statuses else limit + 2)
             for place, record in zip(places, self._records([place.edit_id for place in places]), strict=True):
                 after = place
                 if record is not None and (not statuses or record.status in statuses):
                     found.append(record)
-                    if len(found) == limit:
-                        return found, after
-            if not places:
+                if len(found) == limit and (more or place != places[-1]):
+                    return found, after
+            if not more:
                 return found, None
         return found, after
 
-    def _places(self, owner: str, after: Cursor | None) -> list[Cursor]:
+    def _places(self, owner: str, after: Cursor | None, count: int) -> tuple[list[Cursor], bool]:
+        """The next places, and whether there may be more."""
         highest = "+inf" if after is None else after.moment
-        found: Any = self.redis.zrevrangebyscore(
-            OWNERS + owner, highest, "-inf", start=0, num=PAGE_BATCH, withscores=True
-        )
+        found: Any = self.redis.zrevrangebyscore(OWNERS + owner, highest, "-inf", start=0, num=count, withscores=True)
         places = [Cursor(int(moment), edit_id) for edit_id, moment in found]
-        return [place for place in places if after is None or place < after]
+        return [place for place in places if after is None or place < after], len(found) == count
 
     def _records(self, edit_ids: Sequence[str]) -> list[EditRecord | None]:
         with self.redis.pipeline(transaction=False) as pipeline:
             for edit_id in edit_ids:
                 pipeline.hgetall(_keys(edit_id)[0])
             found = pipeline.execute()
-        return [_record(fields) if "submission" in fields else None for fields in found]
+        return [_record(fields) for fields in found]
 
     def delete(self, edit_id: str) -> None:
-        """Removes the record, ending the edit first: who runs it notices at its next step. Fine when it is gone."""
-        self.commit(edit_id, None, Outcome.canceled())
-        self._delete(keys=[*_keys(edit_id), _deleted_key(edit_id)], args=[edit_id])
+        """Removes the record of an edit that has ended. Fine when it is gone."""
+        self._delete(keys=_keys(edit_id), args=[edit_id])
 
     def start(self, edit_id: str) -> int | None:
         """Marks the edit as running, unless its cancel was asked for. The attempt that the rest must name; None: there
         is nothing to do. Counts as a death until it ends otherwise."""
-        attempt: Any = self._start(keys=_keys(edit_id), args=[now().isoformat()])
+        attempt: Any = self._start(keys=_keys(edit_id), args=[now().isoformat(), uuid.uuid4().hex])
         return int(attempt) or None
 
     def report(self, reports: Sequence[Report]) -> list[Reply]:
@@ -321,6 +333,10 @@ class EditRepository:
             found = pipeline.execute()
         return {edit_id for edit_id, exists in zip(edit_ids, found, strict=True) if exists}
 
+    def expiry(self, submission: Submission) -> datetime:
+        """When an edit that does not end is gone."""
+        return self._expiry(submission.created_at) + timedelta(seconds=WAITING_S)
+
     def _expiry(self, moment: datetime) -> datetime:
         return moment + timedelta(seconds=self.retention_s)
 
@@ -338,27 +354,32 @@ def _keys(edit_id: str) -> tuple[str, str, str]:
     return f"foi:edit:{edit_id}", events_key(edit_id), f"foi:tombstone:{edit_id}"
 
 
-def _deleted_key(edit_id: str) -> str:
-    return f"foi:deleted:{edit_id}"
-
-
 def _microseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1e6)
 
 
-def _record(fields: dict[str, str]) -> EditRecord:
+def _record(fields: dict[str, str]) -> EditRecord | None:
+    """None also for one that another version of us wrote and this one cannot read: it counts as gone, and stops
+    nothing else."""
+
     def parsed(name: str, model: type[Any]) -> Any:
         return model.model_validate_json(fields[name]) if fields.get(name) else None
 
-    return EditRecord.model_validate(
-        {
-            "submission": parsed("submission", Submission),
-            "status": fields["status"],
-            "attempt": int(fields["attempt"]),
-            "deaths": int(fields.get("deaths", 0)),
-            "expires_at": fields["expires_at"],
-            "started_at": fields.get("started_at"),
-            "progress": parsed("progress", Progress),
-            "outcome": parsed("outcome", Outcome),
-        }
-    )
+    if "submission" not in fields:
+        return None
+    try:
+        return EditRecord.model_validate(
+            {
+                "submission": parsed("submission", Submission),
+                "status": fields["status"],
+                "attempt": int(fields["attempt"]),
+                "deaths": int(fields.get("deaths", 0)),
+                "expires_at": fields["expires_at"],
+                "started_at": fields.get("started_at"),
+                "progress": parsed("progress", Progress),
+                "outcome": parsed("outcome", Outcome),
+            }
+        )
+    except ValidationError as error:
+        log.error("record cannot be read", submission=fields["submission"][:200], reason=str(error))
+        return None

@@ -51,6 +51,10 @@ class Settings(BaseSettings):
     max_edits_per_key: int = Field(
         default=50, ge=1, description="Edits of one API key that may wait or run; further ones get 429 quota-exceeded."
     )
+    public_url: str = Field(
+        default="",
+        description="Where callers reach the service, `https://edits.example.org`; addresses in webhooks begin so.",
+    )
     max_requests_per_minute: int = Field(
         default=600, ge=1, description="Requests of one API key in a minute; further ones get 429 quota-exceeded."
     )

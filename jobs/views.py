@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -122,6 +123,9 @@ class EditList(BaseModel):
     next_cursor: str | None = Field(description="For the next page; null on the last.")
 
 
+Addressed = TypeVar("Addressed", OutputView, MaskView, AttentionMapView)
+
+
 class ProblemView(BaseModel):
     """RFC 9457 problem details; `errors` only where fields are to blame."""
 
@@ -167,6 +171,23 @@ def view(record: EditRecord, queue_position: int | None = None, eta_s: int | Non
         error=outcome.error if outcome else None,
         metadata=submission.metadata,
         urls=_urls(edit_id),
+    )
+
+
+def absolute(edit: Edit, base: str) -> Edit:
+    """With addresses for those who do not know where they come from; `base` like `https://edits.example.org`."""
+
+    def moved(views: Sequence[Addressed]) -> tuple[Addressed, ...]:
+        return tuple(view.model_copy(update={"url": base + view.url}) for view in views)
+
+    urls = Urls(**{name: base + path for name, path in edit.urls.model_dump().items()})
+    return edit.model_copy(
+        update={
+            "outputs": moved(edit.outputs),
+            "masks": moved(edit.masks),
+            "attention_maps": moved(edit.attention_maps),
+            "urls": urls,
+        }
     )
 
 

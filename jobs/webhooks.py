@@ -16,12 +16,11 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 from redis import Redis
 
+from jobs.metrics import WEBHOOK_OUTCOMES
 from jobs.records import EditRecord, EndEvent, Record
 from jobs.repository import DUE, EditRepository
-from jobs.views import Edit, view
+from jobs.views import Edit, absolute, view
 
-OUTCOMES = "foi:webhooks:outcomes"
-"""Attempts by how they ended: succeeded, failed, stopped."""
 RETRY_S = (0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """Seconds between an attempt and the one before; the first is the edit's end."""
 JITTER = 0.1
@@ -151,8 +150,9 @@ def retry_delay(tries: int, wobble: float, retry_after: float | None = None) -> 
 
 
 class DeliveryStore:
-    def __init__(self, repository: EditRepository) -> None:
-        self._repository, self._redis = repository, repository.redis
+    def __init__(self, repository: EditRepository, public_url: str = "") -> None:
+        """`public_url`: what the addresses in messages begin with."""
+        self._repository, self._redis, self._public_url = repository, repository.redis, public_url
         self._claim = self._redis.register_script(_PRELUDE + _CLAIM)
         self._move = self._redis.register_script(_PRELUDE + _MOVE)
         self._prepare = self._redis.register_script(_PRELUDE + _PREPARE)
@@ -169,8 +169,7 @@ class DeliveryStore:
         done with."""
         delivery = self.get(claim.edit_id)
         if delivery is None:
-            edit_id = claim.edit_id
-            record = self._repository.get(edit_id) or self._repository.get_deleted(edit_id)
+            record = self._repository.get(claim.edit_id)
             delivery = self.prepare(record) if record is not None else None
         if delivery is None:
             self._move(keys=[DUE], args=[claim.edit_id, claim.until, ""])
@@ -181,7 +180,7 @@ class DeliveryStore:
         kind, submission, outcome = event(record), record.submission, record.outcome
         if kind is None or submission.webhook is None or outcome is None:
             return None
-        message = Message(type=kind, timestamp=outcome.completed_at, data=view(record))
+        message = Message(type=kind, timestamp=outcome.completed_at, data=absolute(view(record), self._public_url))
         fields = {"owner": submission.owner, "url": submission.webhook.url, "body": message.model_dump_json()}
         pairs = [text for pair in fields.items() for text in pair]
         self._prepare(keys=[_key(submission.id)], args=[KEPT_S, *pairs])
@@ -204,7 +203,7 @@ class DeliveryStore:
         delay = retry_delay(delivery.tries + 1, wobble, retry_after) if outcome == "failed" else None
         state: State = outcome if delay is None else "pending"
         args = [claim.edit_id, claim.until, attempt.model_dump_json(), outcome, state, "" if delay is None else delay]
-        self._record(keys=[DUE, _key(claim.edit_id), OUTCOMES], args=args)
+        self._record(keys=[DUE, _key(claim.edit_id), WEBHOOK_OUTCOMES], args=args)
         return state
 
     def redeliver(self, record: EditRecord) -> Delivery | None:

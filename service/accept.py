@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from anyio import CancelScope, CapacityLimiter, to_thread
@@ -26,14 +27,15 @@ async def submit(request: Request, caller: Caller, form: Form, *, masks_only: bo
         return begun
     limiter: CapacityLimiter = request.app.state.decoders
     try:
+        await lookup.in_thread(intake.check_room)
         if begun.request.image_url is not None:
             form.files["image"] = await fetch_image(begun.request.image_url, intake.settings)
-        await to_thread.run_sync(partial(intake.finish, begun, form), limiter=limiter)
+        record = await to_thread.run_sync(partial(intake.finish, begun, form), limiter=limiter)
     except BaseException:
         with CancelScope(shield=True):
             await lookup.in_thread(partial(intake.abandon, begun))
         raise
-    return begun
+    return replace(begun, record=record)
 
 
 def _idempotency_key(request: Request) -> str | None:

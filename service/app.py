@@ -21,7 +21,7 @@ from jobs.settings import Settings
 from service import deliveries, edits, files, health, info, metrics, openai_images, openapi, problems, stream, telemetry
 from service.auth import Guard
 from service.events import EventReader
-from service.requests import RequestIds
+from service.requests import LoopbackHosts, RequestIds
 from service.submit import Intake
 
 _SUMMARY = "Instruction-based image editing that changes only what was asked (Focus on Your Instruction, CVPR 2024)."
@@ -34,7 +34,10 @@ class _App(FastAPI):
         return self.openapi_schema
 
     def build_middleware_stack(self) -> ASGIApp:
-        return RequestIds(metrics.RequestCounts(super().build_middleware_stack()))
+        app = super().build_middleware_stack()
+        if self.state.intake.settings.auth == "auto":
+            app = LoopbackHosts(app)
+        return RequestIds(metrics.RequestCounts(app))
 
 
 def create_app(settings: Settings, redis_url: str) -> FastAPI:
@@ -68,6 +71,7 @@ def create_app(settings: Settings, redis_url: str) -> FastAPI:
     app.state.events = events
     app.state.auth = guard
     app.state.decoders = CapacityLimiter(edits.DECODERS)
+    app.state.viewers = CapacityLimiter(files.VIEWERS)
     problems.install(app)
     for part in (edits, stream, files, info, metrics, deliveries, openai_images, health):
         app.include_router(part.router)

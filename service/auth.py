@@ -43,7 +43,7 @@ class Unauthorized(Problem):
 
 @dataclass(frozen=True)
 class Caller:
-    """`owner` is the API key's id; empty where keys are off."""
+    """`owner` is whose edits the API key sees and makes; empty where keys are off."""
 
     owner: str = ""
     admin: bool = False
@@ -86,10 +86,10 @@ class Guard:
         key = await self.find(credentials)
         if key is None:
             raise Unauthorized("the API key is unknown, revoked or mistyped", 'Bearer error="invalid_token"')
-        await self.quotas.count_request(key.id)
+        await self.quotas.count_request(key.owner)
         if not key.allows(role):
             raise Problem("forbidden", f"this needs an API key with the role '{role}'")
-        return Caller(key.id, key.admin)
+        return Caller(key.owner, key.admin)
 
     async def find(self, credentials: HTTPAuthorizationCredentials) -> ApiKey | None:
         """The key, unless it is unknown or revoked."""
@@ -128,7 +128,7 @@ async def stream_slot(request: Request, caller: Reader) -> AsyncIterator[None]:
 StreamSlot = Annotated[None, Depends(stream_slot)]
 
 
-async def still_valid(request: Request, _: Caller) -> bool:
+async def still_valid(request: Request) -> bool:
     """Whether the caller's key has not been revoked since."""
     guard, credentials = _guard(request), await _BEARER(request)
     return not guard.keys_on or (credentials is not None and await guard.find(credentials) is not None)

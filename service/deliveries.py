@@ -77,7 +77,8 @@ def _nothing_to_send(record: EditRecord) -> Problem:
 
 
 def _store(request: Request) -> DeliveryStore:
-    return DeliveryStore(lookup.intake(request).repository)
+    intake = lookup.intake(request)
+    return DeliveryStore(intake.repository, intake.settings.public_url)
 
 
 def _view(delivery: Delivery) -> DeliveryView:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from contextlib import suppress
 from functools import partial
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
+from jobs.connection import RedisError
 from jobs.records import EditRecord, Status
 from jobs.views import EditList, edit_url, view
 from service import accept, auth, conditional, cursors, forms, lookup, openapi
@@ -104,7 +106,12 @@ async def _create(request: Request, caller: auth.Caller, *, masks_only: bool = F
         await forms.close(form)
     wait = _WAIT.search(", ".join(request.headers.getlist("prefer")))
     seconds = min(int(wait[1]), MAX_WAIT_S) if wait else 0
-    record = await wait_for_end(request, begun.edit_id, caller, seconds)
+    try:
+        record = await wait_for_end(request, begun.edit_id, caller, seconds)
+    except RedisError:
+        if begun.record is None:
+            raise
+        record, wait = begun.record, None  # it is queued, and the caller must hear its address
     headers = {"Location": edit_url(begun.edit_id)}
     if wait:
         headers["Preference-Applied"] = f"wait={seconds}"
@@ -209,7 +216,7 @@ async def wait_for_end(request: Request, edit_id: str, caller: auth.Caller, seco
     events: EventReader = request.app.state.events
     deadline = asyncio.get_running_loop().time() + seconds
     while (left := deadline - asyncio.get_running_loop().time()) > 0 and not await request.is_disconnected():
-        if not await auth.still_valid(request, caller):
+        if not await auth.still_valid(request):
             break
         if await events.wait_until_done(edit_id, min(left, LISTEN_S)):
             break
@@ -217,7 +224,9 @@ async def wait_for_end(request: Request, edit_id: str, caller: auth.Caller, seco
 
 
 async def _edit_response(intake: Intake, record: EditRecord, status: int, headers: dict[str, str]) -> Response:
-    place = await lookup.in_thread(partial(intake.estimate, record))
+    place: tuple[int | None, int | None] = (None, None)
+    with suppress(RedisError):  # an estimate is not worth an answer
+        place = await lookup.in_thread(partial(intake.estimate, record))
     body = view(record, *place).model_dump_json().encode()
     headers["ETag"] = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers["Cache-Control"] = "no-cache"

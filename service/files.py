@@ -19,6 +19,8 @@ from service.problems import Problem
 
 router = APIRouter(tags=["edits"])
 
+VIEWERS = 2
+"""Pictures that are made for those who look at them: submits have decoders of their own."""
 GONE = "the file is gone; the edit is about to expire"
 _SAFE = {"X-Content-Type-Options": "nosniff"}
 
@@ -62,7 +64,7 @@ async def _input(request: Request, submission: Submission) -> Response:
     if conditional.unchanged(request, etag):
         return Response(status_code=304, headers=headers)
     make = partial(_as_png, lookup.intake(request).blobs, submission)
-    png = await to_thread.run_sync(make, limiter=request.app.state.decoders)
+    png = await to_thread.run_sync(make, limiter=request.app.state.viewers)
     return Response(png, headers=headers, media_type="image/png")
 
 

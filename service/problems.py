@@ -20,7 +20,7 @@ MEDIA_TYPE = "application/problem+json"
 KINDS: dict[str, tuple[int, str]] = {
     "malformed-body": (400, "The body cannot be read"),
     "unauthorized": (401, "An API key is needed"),
-    "forbidden": (403, "The API key does not allow this"),
+    "forbidden": (403, "This caller may not do this"),
     "not-found": (404, "There is nothing at this address"),
     "method-not-allowed": (405, "This address does not know this method"),
     "request-timeout": (408, "The body did not arrive in time"),

@@ -27,7 +27,6 @@ class Listener:
     """Where a listener begins: after the event `after`, with the edit's present state first unless it resumes."""
 
     request: Request
-    caller: auth.Caller
     edit_id: str
     after: str
     snapshot: str | None
@@ -47,7 +46,7 @@ async def listener(
     events: EventReader = request.app.state.events
     await lookup.find(request, edit_id, caller)
     if last_event_id is not None and await events.knows(edit_id, last_event_id):
-        return Listener(request, caller, edit_id, last_event_id, snapshot=None)
+        return Listener(request, edit_id, last_event_id, snapshot=None)
     # Read before the record: what happens in between comes twice, in the state and as its event, and is not lost.
     latest = await events.latest(edit_id, 2)
     record = await lookup.find(request, edit_id, caller)
@@ -55,7 +54,7 @@ async def listener(
         latest = latest[1:]  # a stream always ends with it
     position, eta_s = await lookup.in_thread(partial(lookup.intake(request).estimate, record))
     return Listener(
-        request, caller, edit_id, latest[0].id if latest else "0-0", view(record, position, eta_s).model_dump_json()
+        request, edit_id, latest[0].id if latest else "0-0", view(record, position, eta_s).model_dump_json()
     )
 
 
@@ -84,7 +83,7 @@ async def get_events(start: Annotated[Listener, Depends(listener)]) -> AsyncIter
         yield ServerSentEvent(raw_data=start.snapshot, event="status", id=after, retry=RECONNECT_MS)
     events: EventReader = start.request.app.state.events
     try:
-        while await auth.still_valid(start.request, start.caller):
+        while await auth.still_valid(start.request):
             for event in await events.news(start.edit_id, after, LISTEN_S):
                 yield _sent(event)
                 if event.type == "done":

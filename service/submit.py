@@ -16,7 +16,7 @@ from foi_core.spec import SEED_LIMIT
 from jobs import pace, pictures, presence
 from jobs.blobs import BlobStore
 from jobs.connection import RedisError
-from jobs.idempotency import Claimed, IdempotencyKeys, InFlight, Mismatch
+from jobs.idempotency import IdempotencyKeys, InFlight, Mismatch
 from jobs.logs import get_logger
 from jobs.queue import EditQueue
 from jobs.records import (
@@ -30,8 +30,9 @@ from jobs.records import (
     new_edit_id,
     now,
 )
-from jobs.repository import EditRepository
+from jobs.repository import Claim, ClaimLostError, EditRepository
 from jobs.settings import Settings
+from jobs.webhooks import DeliveryStore
 from service import images, parsing
 from service.fetch import check_webhook_url
 from service.forms import Form
@@ -42,13 +43,15 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Begun:
-    """A submit whose fields are all right. `replayed`: the same request has made this edit before."""
+    """A submit whose fields are all right. `replayed`: the same request has made this edit before. `record` as it was
+    queued, in the end."""
 
     edit_id: str
     owner: str
     request: parsing.Request
-    claimed: Claimed | None = None
+    claim: Claim | None = None
     replayed: bool = False
+    record: EditRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,6 @@ class Intake:
         request = parsing.parse(form, self.settings, masks_only=masks_only)
         if request.webhook is not None:
             check_webhook_url(request.webhook.url, self.settings)
-        if self.queue.length() >= self.settings.max_queue:
-            raise Problem("queue-full", f"{self.settings.max_queue} edits are waiting; try again later")
-        if not presence.expected(self.repository.redis):
-            raise Problem("no-workers", f"no worker was heard of for {presence.MISSED_AFTER_S} s; try again later")
         edit_id = new_edit_id()
         if idempotency_key is None:
             return Begun(edit_id, owner, request)
@@ -83,7 +82,14 @@ class Intake:
             return Begun(claimed, owner, request, replayed=True)
         return Begun(edit_id, owner, request, claimed)
 
-    def finish(self, begun: Begun, form: Form) -> None:
+    def check_room(self) -> None:
+        """Raises the Problem where an edit would wait for too long, or for nobody."""
+        if self.queue.length() >= self.settings.max_queue:
+            raise Problem("queue-full", f"{self.settings.max_queue} edits are waiting; try again later")
+        if not presence.expected(self.repository.redis):
+            raise Problem("no-workers", f"no worker was heard of for {presence.MISSED_AFTER_S} s; try again later")
+
+    def finish(self, begun: Begun, form: Form) -> EditRecord:
         """The edit is stored and queued, or the Problem is raised. Blocks on decoding and on Redis."""
         request, most = begun.request, self.settings.max_pixels
         picture = images.read_picture(form.files["image"].file, most)
@@ -93,15 +99,16 @@ class Intake:
             if name is not None
         }
         with structlog.contextvars.bound_contextvars(edit_id=begun.edit_id):
-            self._take_in(begun, form, picture.size, masks)
+            record = self._take_in(begun, form, picture.size, masks)
             log.info("edit queued", instructions=len(request.masks), size=picture.size)
+        return record
 
     def abandon(self, begun: Begun) -> None:
         """Nothing came of it: its idempotency key is free again."""
-        if begun.claimed is not None:
-            self.idempotency.release(begun.claimed)
+        if begun.claim is not None:
+            self.idempotency.release(begun.claim)
 
-    def _take_in(self, begun: Begun, form: Form, size: tuple[int, int], masks: dict[str, Image.Image]) -> None:
+    def _take_in(self, begun: Begun, form: Form, size: tuple[int, int], masks: dict[str, Image.Image]) -> EditRecord:
         edit_id, request = begun.edit_id, begun.request
         created_at = now()
         try:
@@ -122,9 +129,13 @@ class Intake:
                 webhook=request.webhook,
             )
             most = self.settings.max_edits_per_key if begun.owner else 0
-            if not self.repository.create(submission, most, begun.claimed.claim if begun.claimed else None):
+            if not self.repository.create(submission, most, begun.claim):
                 raise Problem("quota-exceeded", f"{most} edits of this key wait or run; wait for one of them to end")
             self._enqueue(submission)
+            return EditRecord(submission=submission, status="queued", expires_at=self.repository.expiry(submission))
+        except ClaimLostError:
+            self.blobs.delete_edit(edit_id)
+            raise Problem("idempotency-in-flight", "taking the picture in took too long; try again") from None
         except Exception:
             with suppress(StoreError, OSError):  # the first error counts, and what is left is swept
                 self.blobs.delete_edit(edit_id)
@@ -139,6 +150,8 @@ class Intake:
         """The record last: until it is gone the caller can ask again. What a worker stores meanwhile is swept."""
         edit_id = record.submission.id
         self.repository.commit(edit_id, None, Outcome.canceled())
+        if (ended := self.repository.get(edit_id)) is not None:
+            DeliveryStore(self.repository, self.settings.public_url).prepare(ended)
         self.queue.remove(edit_id, record.submission.priority)
         self.blobs.delete_edit(edit_id)
         self.repository.delete(edit_id)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from foi_core.result import EditResult
+from jobs.pictures import to_png
 from jobs.records import (
     MEDIA_TYPES,
     AttentionMap,
@@ -82,7 +83,7 @@ def _masks(result: EditResult, files: Files, number: int) -> list[Mask]:
             instruction=i,
             seed=result.seed,
             keyword=word.text if word else None,
-            file=files.put(_named(f"mask-{i + 1}", number), _png(mask)),
+            file=files.put(_named(f"mask-{i + 1}", number), to_png(mask)),
             area=_area(mask),
         )
         for i, (mask, word) in enumerate(zip(result.masks, result.keywords, strict=True))
@@ -94,7 +95,7 @@ def _maps(result: EditResult, files: Files, number: int) -> list[AttentionMap]:
         AttentionMap(
             instruction=i,
             seed=result.seed,
-            file=files.put(_named(f"attention-{i + 1}", number), _png(_visible(attention_map))),
+            file=files.put(_named(f"attention-{i + 1}", number), to_png(_visible(attention_map))),
         )
         for i, attention_map in enumerate(result.attention_maps)
         if attention_map is not None
@@ -126,12 +127,6 @@ def encode(image: Image.Image, kind: OutputFormat) -> bytes:
         clean.save(buffer, "JPEG", quality=LOSSY_QUALITY, subsampling="4:4:4", xmp=_XMP.encode())
     else:
         clean.save(buffer, "WEBP", quality=LOSSY_QUALITY, xmp=_XMP.encode())
-    return buffer.getvalue()
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -42,8 +42,8 @@ class AttemptLost(FoiError):
 class Watched:
     """One running edit: its tickets, one for each output, and what was last told of them.
 
-    Any step of any of them is told, to hear whether they should stop; shown is the output that is least advanced, since
-    the edit is not done before it. `preview` shows the first.
+    Any step of any of them is told, to hear whether they should stop; shown are the steps of
+    all of them together. `preview` shows the first.
     """
 
     edit_id: str
@@ -83,8 +83,12 @@ class Watched:
             shown = self.preview()
             preview, self.shown_at = (_data_url(shown), now) if shown is not None else ("", self.shown_at)
         self.told, self.told_at = self.progress, now
-        last = min(self.told, key=lambda one: (_STAGES.index(one.stage), one.step))
-        shown_progress = Progress(step=last.step, steps=last.steps, stage=last.stage)
+        stages = sorted({one.stage for one in self.told}, key=_STAGES.index)
+        shown_progress = Progress(
+            step=sum(one.step for one in self.told),
+            steps=sum(one.steps for one in self.told),
+            stage=stages[0] if len(stages) == 1 else "denoise",
+        )
         return Report(self.edit_id, self.attempt, shown_progress, preview)
 
 

@@ -79,7 +79,7 @@ class EditTask:
             raise
         if self.repository.commit(edit_id, attempt, outcome):
             log.info("edit ended", status=outcome.status, error=outcome.error.detail if outcome.error else None)
-            if outcome.metrics is not None:
+            if outcome.metrics is not None and record.input.method != "masks":
                 pace.remember(self.repository.redis, outcome.metrics.run_ms)
         else:
             log.warning("outcome refused: the edit was canceled, has ended, or is another worker's", attempt=attempt)

@@ -31,6 +31,7 @@ TIMEOUT_S = 15
 MAX_ANSWER_BYTES = 64 * 1024
 MAX_RUNNING = 64
 MAX_PER_HOST = 4
+MAX_PER_OWNER = 16
 PACE_S = 0.02
 """Messages for a host that is busy come back one by one, so far apart: a long line of them costs nobody else time."""
 POLL_S = 0.1
@@ -55,7 +56,7 @@ class Deliverer:
     def __init__(self, store: DeliveryStore, secrets: WebhookSecrets, *, allow_private: bool) -> None:
         self._store, self._secrets, self._allow_private = store, secrets, allow_private
         self._tasks: set[asyncio.Task[None]] = set()
-        self._to_host: Counter[str] = Counter()
+        self._running: Counter[str] = Counter()
         self._line_ends: dict[str, float] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -91,16 +92,19 @@ class Deliverer:
             delivery = await asyncio.to_thread(self._store.load, claim)
             if delivery is None:
                 return
-            host = httpx.URL(delivery.url).host
-            if self._to_host[host] >= MAX_PER_HOST:
-                await asyncio.to_thread(self._store.postpone, claim, self._place_in_line(host))
+            limits = {f"host {httpx.URL(delivery.url).host}": MAX_PER_HOST}
+            if delivery.owner:
+                limits[f"owner {delivery.owner}"] = MAX_PER_OWNER
+            full = [line for line, most in limits.items() if self._running[line] >= most]
+            if full:
+                await asyncio.to_thread(self._store.postpone, claim, self._place_in_line(full[0]))
                 return
-            self._to_host[host] += 1
+            self._running.update(limits.keys())
             try:
                 await self._attempt(claim, delivery)
             finally:
-                self._to_host[host] -= 1
-                self._to_host += Counter()  # forgets the hosts at zero
+                self._running.subtract(limits.keys())
+                self._running += Counter()  # forgets those at zero
         except RedisError as error:
             log.warning("webhook waits for redis", edit_id=claim.edit_id, reason=str(error))
         except asyncio.CancelledError:
@@ -187,7 +191,7 @@ async def deliver(settings: Settings, url: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     redis = connect(url, decode=True)
-    store = DeliveryStore(EditRepository(redis, settings.retention_s))
+    store = DeliveryStore(EditRepository(redis, settings.retention_s), settings.public_url)
     log.info("webhooks ready")
     await Deliverer(store, WebhookSecrets(redis), allow_private=settings.allow_private_urls).run(stop)
 

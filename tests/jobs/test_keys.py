@@ -53,10 +53,10 @@ def test_keys_are_listed_and_revoked_by_their_ids(run: Run, redis: Redis) -> Non
     assert run("revoke", first.id)[0] == run("revoke", first.id)[0] == 0
     status, out, _ = run("list")
     heading, *rows = out.splitlines()
-    assert (status, heading.split()) == (0, ["ID", "NAME", "ROLES", "CREATED", "ENDS", "IN", "REVOKED"])
+    assert (status, heading.split()) == (0, ["ID", "OWNER", "NAME", "ROLES", "CREATED", "ENDS", "IN", "REVOKED"])
     day, clock = f"{first.created_at:%Y-%m-%d %H:%M:%SZ}".split()
-    assert rows[0].split()[:6] == [first.id, "first", "submit,read", day, clock, token[-4:]]
-    assert [len(row.split()) for row in rows] == [8, 6], "only the first has a time of its revocation"
+    assert rows[0].split()[:7] == [first.id, first.id, "first", "submit,read", day, clock, token[-4:]]
+    assert [len(row.split()) for row in rows] == [9, 7], "only the first has a time of its revocation"
 
 
 def test_revoking_twice_keeps_the_first_time(redis: Redis) -> None:
@@ -109,7 +109,7 @@ def test_it_works_with_the_embedded_redis_whether_it_runs_or_not(tmp_path: Path)
     assert run("create", "while")[0] == 0
     out = run("list")[1]
     server.stop()
-    assert [row.split()[1] for row in out.splitlines()] == ["NAME", "before", "while"]
+    assert [row.split()[2] for row in out.splitlines()] == ["NAME", "before", "while"]
 
 
 def test_a_token_with_a_typing_error_is_none(redis: Redis) -> None:

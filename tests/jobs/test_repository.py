@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
 
+import pytest
 from redis import Redis
 
 from jobs.connection import connect
 from jobs.records import Outcome, Output, Progress, StoredFile, now
-from jobs.repository import EditRepository, Reply, Report, events_key
+from jobs.repository import Claim, ClaimLostError, EditRepository, Reply, Report, events_key
 from tests.support import submission
 
 DONE = Outcome(status="succeeded", completed_at=now())
@@ -24,7 +25,7 @@ def test_a_new_edit_is_queued_and_comes_back_as_it_was_stored(repository: EditRe
     record = repository.get(stored.id)
     assert record is not None
     assert (record.submission, record.status, record.attempt, record.terminal) == (stored, "queued", 0, False)
-    assert (record.expires_at - stored.created_at).total_seconds() == repository.retention_s
+    assert record.expires_at == repository.expiry(stored)
 
 
 def test_an_unknown_edit_is_none_and_cannot_be_started_or_ended(repository: EditRepository, redis: Redis) -> None:
@@ -57,6 +58,43 @@ def test_an_attempt_that_was_given_up_for_dead_can_change_nothing(repository: Ed
     assert record is not None
     assert record.outcome == DONE
     assert record.progress == Progress(step=1, steps=9, stage="denoise")
+
+
+def test_what_a_client_sends_again_because_it_missed_the_answer_changes_nothing(
+    repository: EditRepository, redis: Redis
+) -> None:
+    new = submission().model_copy(update={"owner": "me"})
+    claim = Claim("foi:idempotency:me:k", "value", 60)
+    redis.set(claim.key, claim.value)
+    assert [repository.create(new, 1, claim) for _ in range(2)] == [True, True]
+    keys = [f"foi:edit:{new.id}", events_key(new.id), f"foi:tombstone:{new.id}"]
+    assert [int(repository._start(keys=keys, args=["2026-11-26T00:00:00+00:00", "token"])) for _ in range(2)] == [1, 1]
+    assert [repository.commit(new.id, 1, DONE) for _ in range(2)] == [True, True]
+    record = repository.get(new.id)
+    assert record is not None
+    assert (record.deaths, record.attempt, record.outcome) == (1, 1, DONE)
+    assert [kind for kind, _ in events(redis, new.id)] == ["status", "status", "status", "done"]
+
+
+def test_an_edit_whose_idempotency_key_went_to_another_request_is_not_made(
+    repository: EditRepository, redis: Redis
+) -> None:
+    claim = Claim("foi:idempotency:me:k", "value", 60)
+    redis.set(claim.key, "another's")
+    new = submission()
+    with pytest.raises(ClaimLostError):
+        repository.create(new, 0, claim)
+    assert repository.get(new.id) is None
+
+
+def test_a_record_that_cannot_be_read_counts_as_gone_and_hides_no_other(
+    repository: EditRepository, redis: Redis
+) -> None:
+    readable, odd = _created(repository), _created(repository)
+    redis.hset(f"foi:edit:{odd}", "submission", '{"of": "another version"}')
+    assert repository.get(odd) is None
+    records, _ = repository.page("", 10)
+    assert [record.submission.id for record in records] == [readable]
 
 
 def test_a_second_commit_is_refused_and_changes_nothing(repository: EditRepository, redis: Redis) -> None:
@@ -95,7 +133,7 @@ def test_of_twenty_racing_commits_one_wins(repository: EditRepository, redis_url
 
 def test_the_record_expires_and_leaves_a_tombstone(repository: EditRepository, redis: Redis) -> None:
     edit_id = _created(repository)
-    assert 0 < redis.ttl(f"foi:edit:{edit_id}") <= repository.retention_s
+    assert redis.ttl(f"foi:edit:{edit_id}") > repository.retention_s, "it may wait longer than it is kept after"
     redis.expire(f"foi:edit:{edit_id}", 100)
     repository.commit(edit_id, None, DONE)
     assert redis.ttl(f"foi:edit:{edit_id}") > 100, "finished edits are kept for the whole retention time"

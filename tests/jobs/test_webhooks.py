@@ -10,13 +10,13 @@ from datetime import timedelta
 import pytest
 from redis import Redis
 
+from jobs.metrics import WEBHOOK_OUTCOMES
 from jobs.records import Outcome, Webhook, now
 from jobs.repository import DUE, EditRepository
 from jobs.webhooks import (
     KEPT_S,
     LEASE_S,
     MAX_ATTEMPTS,
-    OUTCOMES,
     RETRY_S,
     Attempt,
     Claim,
@@ -117,7 +117,11 @@ def test_every_attempt_sends_the_same_bytes_also_when_the_edit_is_gone(
 def test_an_edit_that_is_deleted_right_after_its_end_is_told_of(
     store: DeliveryStore, repository: EditRepository
 ) -> None:
-    repository.delete(ended(repository))
+    edit_id = ended(repository)
+    record = repository.get(edit_id)
+    assert record is not None
+    store.prepare(record)
+    repository.delete(edit_id)
     _, delivery = claimed(store)
     assert json.loads(delivery.body)["type"] == "edit.succeeded"
 
@@ -159,7 +163,7 @@ def test_some_answers_are_the_end(
     assert found is not None
     assert (found.state, found.next_at, [a.status for a in found.attempts]) == (state, None, [status])
     assert redis.zcard(DUE) == 0
-    assert redis.hgetall(OUTCOMES) == {state: "1"}
+    assert redis.hgetall(WEBHOOK_OUTCOMES) == {state: "1"}
     assert KEPT_S - 5 < redis.ttl(f"foi:delivery:{edit_id}") <= KEPT_S
 
 
@@ -189,7 +193,7 @@ def test_after_the_last_attempt_it_has_failed(store: DeliveryStore, repository: 
     found = store.get(edit_id)
     assert found is not None
     assert (found.state, found.tries, len(found.attempts), redis.zcard(DUE)) == ("failed", 10, 10, 0)
-    assert redis.hgetall(OUTCOMES) == {"failed": "10"}
+    assert redis.hgetall(WEBHOOK_OUTCOMES) == {"failed": "10"}
 
 
 def test_a_claim_that_has_run_out_only_adds_to_the_log(

@@ -350,7 +350,12 @@ def test_a_body_over_the_limit_is_refused_without_a_length_too(client: httpx.Cli
     assert stored() == before
 
 
-HEAD = ("POST /v1/edits HTTP/1.1", "Host: x", "Content-Type: multipart/form-data; boundary=b", "Content-Length: 1000")
+HEAD = (
+    "POST /v1/edits HTTP/1.1",
+    "Host: localhost",
+    "Content-Type: multipart/form-data; boundary=b",
+    "Content-Length: 1000",
+)
 HALF_A_BODY = ("\r\n".join(HEAD) + "\r\n\r\n--b").encode()
 
 

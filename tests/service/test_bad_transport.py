@@ -31,14 +31,14 @@ def part(disposition: bytes, value: bytes = b"x", *headers: bytes) -> bytes:
 
 def request(*headers: bytes, body: bytes = GOOD, kind: bytes = KIND) -> bytes:
     """A submit with these headers besides its type; its length, unless they say something about it."""
-    lines = [b"POST /v1/edits HTTP/1.1", b"Host: x", b"Content-Type: " + kind, *headers]
+    lines = [b"POST /v1/edits HTTP/1.1", b"Host: localhost", b"Content-Type: " + kind, *headers]
     if not any(header.startswith((b"Content-Length", b"Transfer-Encoding")) for header in headers):
         lines.append(b"Content-Length: %d" % len(body))
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
 def get(target: bytes, *headers: bytes, method: bytes = b"GET") -> bytes:
-    return b"\r\n".join((method + b" " + target + b" HTTP/1.1", b"Host: x", *headers)) + b"\r\n\r\n"
+    return b"\r\n".join((method + b" " + target + b" HTTP/1.1", b"Host: localhost", *headers)) + b"\r\n\r\n"
 
 
 class Wire:

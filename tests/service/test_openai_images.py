@@ -309,7 +309,7 @@ def test_an_outage_is_a_server_error(
 
 def test_an_unexpected_error_is_logged_and_told_in_their_shape(tmp_path: Path, redis_url: str) -> None:
     app = create_app(Settings(data_dir=tmp_path, redis_url=redis_url), redis_url)
-    with TestClient(app) as client, capture_logs() as lines:
+    with TestClient(app, base_url="http://localhost") as client, capture_logs() as lines:
         app.state.intake = None
         answer = client.post("/v1/images/edits", files={"image": png()[1]}, data={"prompt": PROMPT})
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")

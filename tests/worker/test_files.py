@@ -163,15 +163,15 @@ def test_a_deadline_is_that_of_all_outputs(
     assert error.type == "/problems/deadline-exceeded"
 
 
-def test_the_progress_shown_is_that_of_the_least_advanced_output() -> None:
+def test_the_progress_shown_is_that_of_all_outputs_together() -> None:
     def at(step: int, stage: Stage) -> Ticket:
         spec = EditSpec((SubInstruction("make the ball red"),))
         return Ticket(0, step, picture(), spec, None, progress=Progress(step, 9, stage))
 
-    running = [at(9, "decode"), at(5, "denoise"), at(3, "denoise")]
-    assert Watched("edit", 1, running, None).report().progress == Shown(step=3, steps=9, stage="denoise")
-    running.append(at(0, "encode"))
-    assert Watched("edit", 1, running, None).report().progress == Shown(step=0, steps=9, stage="encode")
+    running = [at(9, "decode"), at(5, "denoise"), at(0, "encode")]
+    assert Watched("edit", 1, running, None).report().progress == Shown(step=14, steps=27, stage="denoise")
+    ready = [at(9, "decode"), at(9, "decode")]
+    assert Watched("edit", 1, ready, None).report().progress == Shown(step=18, steps=18, stage="decode")
 
 
 def test_at_the_models_size_picture_result_and_masks_are_resized_and_kept_outside(

@@ -298,6 +298,10 @@ def test_cancel_and_delete_are_told(receive: Callable[..., Receiver], repository
     for new in (canceled, deleted):
         repository.create(new)
     assert repository.cancel(canceled.id) == "canceled"
+    repository.commit(deleted.id, None, Outcome.canceled())
+    record = repository.get(deleted.id)
+    assert record is not None
+    DeliveryStore(repository).prepare(record)
     repository.delete(deleted.id)
     wait_until(lambda: len(receiver.requests) == 2)
     assert {json.loads(body)["type"] for _, body in receiver.requests} == {"edit.canceled"}
