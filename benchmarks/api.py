@@ -263,10 +263,13 @@ def _counts(found: dict[str, int]) -> str:
 def draw(report: dict[str, Any], path: Path) -> None:
     figure = Figure((9.0, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(report["streams"]["mib"], color="#0072b2")
-    left.set(title=f"{STREAMS} open event streams", xlabel="sample", ylabel="service, MiB", ylim=(0, None))
-    right.plot(report["overload"]["mib"], color="#d55e00")
-    right.set(title="twice the capacity", xlabel="submit", ylabel="service and worker, MiB", ylim=(0, None))
+    shown = (
+        (left, f"{STREAMS} open event streams", "sample", "service, MiB", report["streams"]["mib"]),
+        (right, "twice the capacity", "submit", "service and worker, MiB", report["overload"]["mib"]),
+    )
+    for axis, title, of, what, values in shown:
+        axis.plot(values, color="#0072b2")
+        axis.set(title=title, xlabel=of, ylabel=what, ylim=(0, 1.2 * max(values)))
     figure.savefig(path, dpi=110)
 
 
