@@ -98,12 +98,13 @@ class Probe:
     def __call__(self) -> None:
         """Raises what asking raised."""
         if time.monotonic() >= self._due and self._lock.acquire(blocking=False):
+            heard: StoreError | OSError | None = None
             try:
-                self._error = None
                 self._ask()
             except (StoreError, OSError) as error:
-                self._error = error
+                heard = error
             finally:
+                self._error = heard  # only now: the others go on hearing the last answer while this one is waited for
                 self._due = time.monotonic() + PROBE_S
                 self._lock.release()
         if self._error is not None:

@@ -29,25 +29,29 @@ DECODERS = 4
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
 
-_SUBMIT_PROBLEMS = openapi.problem_responses(
-    *auth.PROBLEMS,
-    "malformed-body",
-    "request-timeout",
-    "idempotency-in-flight",
-    "expired",
-    "payload-too-large",
-    "unsupported-image",
-    "unsupported-media-type",
-    "invalid-parameter",
-    "image-too-many-pixels",
-    "mask-size-mismatch",
-    "webhook-url-forbidden",
-    "idempotency-mismatch",
-    "quota-exceeded",
-    "queue-full",
-    "no-workers",
-    "unavailable",
-)
+_SUBMIT_RESPONSES = {
+    202: openapi.edit_response("Accepted: stored and queued.", done=False, **openapi.SUBMIT_HEADERS),
+    200: openapi.edit_response("Done within `Prefer: wait`.", done=True, **openapi.SUBMIT_HEADERS),
+    **openapi.problem_responses(
+        *auth.PROBLEMS,
+        "malformed-body",
+        "request-timeout",
+        "idempotency-in-flight",
+        "expired",
+        "payload-too-large",
+        "unsupported-image",
+        "unsupported-media-type",
+        "invalid-parameter",
+        "image-too-many-pixels",
+        "mask-size-mismatch",
+        "webhook-url-forbidden",
+        "idempotency-mismatch",
+        "quota-exceeded",
+        "queue-full",
+        "no-workers",
+        "unavailable",
+    ),
+}
 _LOOK_PROBLEMS = openapi.problem_responses(*auth.PROBLEMS, "not-found", "expired", "quota-exceeded", "unavailable")
 
 router = APIRouter(tags=["edits"])
@@ -59,11 +63,7 @@ router = APIRouter(tags=["edits"])
     status_code=202,
     summary="Edit a picture by instruction",
     openapi_extra=openapi.CREATE_EDIT,
-    responses={
-        202: openapi.edit_response("Accepted: the edit is stored and queued.", done=False, **openapi.SUBMIT_HEADERS),
-        200: openapi.edit_response("Done within `Prefer: wait`.", done=True, **openapi.SUBMIT_HEADERS),
-        **_SUBMIT_PROBLEMS,
-    },
+    responses=_SUBMIT_RESPONSES,
 )
 async def create_edit(request: Request, caller: auth.Submitter) -> Response:
     """Takes one picture and what to change in it, and answers at once with the queued edit; its address has the result.
@@ -79,11 +79,7 @@ async def create_edit(request: Request, caller: auth.Submitter) -> Response:
     status_code=202,
     summary="See where instructions would act",
     openapi_extra=openapi.CREATE_MASKS,
-    responses={
-        202: openapi.edit_response("Accepted: stored and queued.", done=False, **openapi.SUBMIT_HEADERS),
-        200: openapi.edit_response("Done within `Prefer: wait`.", done=True, **openapi.SUBMIT_HEADERS),
-        **_SUBMIT_PROBLEMS,
-    },
+    responses=_SUBMIT_RESPONSES,
 )
 async def create_masks(request: Request, caller: auth.Submitter) -> Response:
     """One denoising step instead of an edit: masks and attention maps, and no picture.

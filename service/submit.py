@@ -128,14 +128,9 @@ class Intake:
                 previews=request.previews,
                 webhook=request.webhook,
             )
-            most = self.settings.max_edits_per_key if begun.owner else 0
-            if not self.repository.create(submission, most, begun.claim):
-                raise Problem("quota-exceeded", f"{most} edits of this key wait or run; wait for one of them to end")
+            self._record(submission, begun.claim)
             self._enqueue(submission)
             return EditRecord(submission=submission, status="queued", expires_at=self.repository.expiry(submission))
-        except ClaimLostError:
-            self.blobs.delete_edit(edit_id)
-            raise Problem("idempotency-in-flight", "taking the picture in took too long; try again") from None
         except Exception:
             with suppress(StoreError, OSError):  # the first error counts, and what is left is swept
                 self.blobs.delete_edit(edit_id)
@@ -159,6 +154,15 @@ class Intake:
     def estimate(self, record: EditRecord) -> tuple[int | None, int | None]:
         """Place in the queue and seconds until the end, as far as they are known."""
         return pace.estimate(self.repository.redis, self.queue, record)
+
+    def _record(self, submission: Submission, claim: Claim | None) -> None:
+        most = self.settings.max_edits_per_key if submission.owner else 0
+        try:
+            created = self.repository.create(submission, most, claim)
+        except ClaimLostError:
+            raise Problem("idempotency-in-flight", "taking the picture in took too long; try again") from None
+        if not created:
+            raise Problem("quota-exceeded", f"{most} edits of this key wait or run; wait for one of them to end")
 
     def _enqueue(self, submission: Submission) -> None:
         try:

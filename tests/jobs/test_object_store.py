@@ -108,6 +108,24 @@ def test_a_store_that_dies_is_noticed_and_so_is_its_return(s3: S3, bucket: BlobS
     bucket.check_writable()
 
 
+def test_while_a_dead_store_is_asked_again_others_hear_that_it_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_store, "PROBE_S", 0)
+    heard: list[str] = []
+
+    def ask() -> None:
+        if heard:
+            with pytest.raises(OSError, match="dead"):
+                probe()  # someone else, while this one waits
+        heard.append("asked")
+        raise OSError("dead")
+
+    probe = Probe(ask)
+    for _ in range(2):
+        with pytest.raises(OSError, match="dead"):
+            probe()
+    assert heard == ["asked", "asked"]
+
+
 def test_probes_do_not_pile_up_before_a_store_that_hangs() -> None:
     asked = []
     probe = Probe(lambda: (asked.append(1), probe())[1])  # the second comes while the first one waits
