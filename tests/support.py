@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from typing import TypeVar
 
 import numpy as np
@@ -157,6 +159,17 @@ def run_edit(engine: FakeEngine, repository: EditRepository, blobs: BlobStore, e
     finally:
         reporter.close()
         batching.close()
+
+
+@contextmanager
+def later(seconds: float, work: Callable[..., None], *arguments: object) -> Iterator[None]:
+    """`work` is done beside the block, so many seconds after its beginning, and is over when the block is."""
+    timer = Timer(seconds, work, arguments)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
 
 
 def normal_queue(redis: Redis) -> Queue:

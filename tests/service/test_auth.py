@@ -6,7 +6,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Timer
 
 import httpx
 import pytest
@@ -21,7 +20,7 @@ from jobs.settings import Settings
 from service.app import create_app
 from tests.service.conftest import seen_a_moment_ago, serving
 from tests.service.test_edits import submit
-from tests.support import FakeEngine, python, run_edit
+from tests.support import FakeEngine, later, python, run_edit
 
 Caller = Callable[..., httpx.Client]
 NOWHERE = "edit_" + "0" * 32
@@ -213,9 +212,9 @@ def test_a_revoked_key_is_refused_at_once_and_loses_its_event_stream(caller: Cal
     with client.stream("GET", f"{address}/events") as answer:
         lines = answer.iter_lines()
         assert next(lines) == "event: status"
-        Timer(0.7, revoke).start()
-        for _ in lines:
-            pass
+        with later(0.7, revoke):
+            for _ in lines:
+                pass
     assert time.monotonic() - revoked_at[0] < 1.2  # one second, and some for a busy machine
     assert client.get(address).status_code == 401
     assert other.get("/v1/edits").status_code == 200
@@ -227,8 +226,8 @@ def test_a_stream_goes_on_while_the_key_is_good(
     client = caller()
     edit = submit(client).json()
     blobs = BlobStore(keyed_settings.data_dir / "blobs")
-    Timer(1.2, run_edit, (FakeEngine(), repository, blobs, edit["id"])).start()
-    with client.stream("GET", edit["urls"]["events"]) as answer:
+    run = later(1.2, run_edit, FakeEngine(), repository, blobs, edit["id"])
+    with run, client.stream("GET", edit["urls"]["events"]) as answer:
         assert "event: done" in list(answer.iter_lines())
 
 

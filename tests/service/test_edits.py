@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from datetime import datetime
-from threading import Timer
 from typing import Any
 
 import httpx
@@ -15,7 +14,7 @@ from redis import Redis
 from jobs.blobs import BlobStore
 from jobs.queue import EditQueue
 from jobs.repository import EditRepository
-from tests.support import FakeEngine, encoded, picture, run_edit, wait_until
+from tests.support import FakeEngine, encoded, later, picture, run_edit, wait_until
 
 ONE = {"instruction": "make the ball red"}
 FIELDS = {
@@ -169,10 +168,8 @@ def test_prefer_wait_answers_when_the_edit_is_done(
         (key,) = redis.keys("foi:edit:*")
         run_edit(FakeEngine(), repository, served_blobs, key.removeprefix("foi:edit:"))
 
-    timer = Timer(0.3, work)
-    timer.start()
-    answer = submit(client, Prefer="respond-async, wait=20")
-    timer.join()
+    with later(0.3, work):
+        answer = submit(client, Prefer="respond-async, wait=20")
     assert (answer.status_code, answer.json()["status"]) == (200, "succeeded")
     assert answer.headers["preference-applied"] == "wait=20"
     assert "retry-after" not in answer.headers
@@ -188,8 +185,8 @@ def test_prefer_wait_gives_up_after_its_time(client: httpx.Client) -> None:
 def test_a_wait_that_is_no_number_is_ignored_and_a_long_one_is_cut(client: httpx.Client, redis: Redis) -> None:
     answer = submit(client, Prefer="wait=soon")
     assert (answer.status_code, "preference-applied" in answer.headers) == (202, False)
-    Timer(0.3, redis.flushall).start()  # ends the wait: the edit is gone
-    assert submit(client, Prefer="wait=9999").status_code == 404
+    with later(0.3, redis.flushall):  # ends the wait: the edit is gone
+        assert submit(client, Prefer="wait=9999").status_code == 404
 
 
 def test_an_unchanged_edit_answers_304(client: httpx.Client, repository: EditRepository) -> None:

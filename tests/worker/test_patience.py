@@ -12,7 +12,7 @@ from jobs.records import EditRecord
 from jobs.repository import EditRepository
 from jobs.settings import Settings
 from tests.s3 import S3, running_s3
-from tests.support import FakeEngine, run_edit
+from tests.support import FakeEngine, later, run_edit
 from worker import patience
 from worker.patience import PatientStore
 from worker.room import HandedBack, Room
@@ -78,7 +78,6 @@ def test_a_worker_that_stops_does_not_wait_for_the_store(blobs: BlobStore, s3: S
     place = room.enter(0)
     assert place is not None
     s3.stop()
-    Timer(0.2, room.close).start()
-    with pytest.raises(HandedBack, match="the worker stops"):
+    with later(0.2, room.close), pytest.raises(HandedBack, match="the worker stops"):
         PatientStore(blobs, place).get("edit_1/in/input.png")
     s3.start()
