@@ -54,7 +54,7 @@ chaos: setup ## kills, freezes and pauses processes while 200 edits run; no edit
 	$(RUN) -m benchmarks.chaos
 
 bench: setup ## throughput, latency, memory and the engine's own cost (about half an hour)
-	$(RUN) -m benchmarks.engine_host
+	$(RUN) -m benchmarks.host
 	$(RUN) -m benchmarks.load
 	$(RUN) -m benchmarks.api
 

@@ -15,6 +15,7 @@ from foi_core.errors import (
     InvalidParameter,
     ModelFailure,
     OutOfMemory,
+    UnsafeResult,
     UnsupportedCheckpoint,
 )
 from foi_core.spec import EditSpec, ModelDefaults, SubInstruction
@@ -30,5 +31,6 @@ __all__ = [
     "ModelFailure",
     "OutOfMemory",
     "SubInstruction",
+    "UnsafeResult",
     "UnsupportedCheckpoint",
 ]

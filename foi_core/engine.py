@@ -6,44 +6,64 @@ import random
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Literal, get_args
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from foi_core import attention, guidance, images, regions, schedule, warnings
-from foi_core.errors import InvalidParameter, ModelFailure
+from foi_core.batch import Batch, union
+from foi_core.checkpoint import load
+from foi_core.errors import InvalidParameter, ModelFailure, UnsafeResult
+from foi_core.graphs import PASSES_BEFORE_RECORDING, Compiler, CudaGraphs, GraphedUNet
 from foi_core.keywords import find_keyword
 from foi_core.mask_sources import Seen
-from foi_core.model import Model, load
+from foi_core.model import Model
 from foi_core.previews import Previewer
 from foi_core.recipe import RECIPES, Recipe
 from foi_core.result import EditResult, Keyword, Progress, Stage
+from foi_core.safety import SafetyPolicy
 from foi_core.spec import MAX_ASPECT, MIN_SIDE, SEED_LIMIT, EditSpec, ModelDefaults, SubInstruction
-from foi_core.state import EditState, Found
+from foi_core.state import EditState, Found, Numbers
+from foi_core.streams import Streams
 from foi_core.tokens import TokenisedInstruction, tokenise
+from foi_core.unet import UNet
 
 OnProgress = Callable[[Progress], None]
+Execution = Literal["auto", "eager", "graphs", "compiled"]
 
 
 class Engine:
-    """A warm model and the sampler. One thread at a time."""
+    """A warm model and the sampler. One thread steps; others may admit and finish."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, execution: Execution = "auto") -> None:
+        """`execution` says how passes of the UNet run: "eager"; "graphs", CUDA graphs, which "auto" is on CUDA; or
+        "compiled", CUDA graphs of what torch.compile makes in the background."""
         self._model = model
+        self._predict_noise = _executed(model, execution)
+        self._streams = Streams(model.device)
         with torch.inference_mode():
             ids = model.tokenizer("", padding="max_length", max_length=model.tokenizer.model_max_length)["input_ids"]
-            self._null_states = model.encode_text(tuple(ids))
+            self._null_text = model.encode_text(tuple(ids))
             self._previewer = Previewer.fitted(model)
 
     @classmethod
-    def load(cls, model: str = "demo", device: str = "auto", dtype: str = "auto") -> Engine:
-        """Loads "demo", a folder or a model id of the InstructPix2Pix family.
-
-        `device` is auto, cpu, cuda or cuda:N; `dtype` auto (float16 on CUDA, float32 on a CPU), float32, float16 or
-        bfloat16.
-        """
-        return cls(load(model, device, dtype))
+    def load(
+        cls,
+        model: str = "demo",
+        device: str = "auto",
+        dtype: str = "auto",
+        *,
+        revision: str | None = None,
+        allow_pickle: bool = False,
+        safety_checker: SafetyPolicy = "block",
+        execution: Execution = "auto",
+    ) -> Engine:
+        """Loads "demo", a folder or a model id of the InstructPix2Pix family, as `foi_core.checkpoint.load` does."""
+        loaded = load(model, device, dtype, revision=revision, allow_pickle=allow_pickle, safety_checker=safety_checker)
+        return cls(loaded, execution)
 
     @property
     def model(self) -> str:
@@ -67,12 +87,14 @@ class Engine:
         return images.model_size(*size, self._model.resolution)
 
     def warm_up(self) -> int | None:
-        """Takes masks once and modulates once at the native size: the first real edit meets no cold kernel. The bytes
-        that it took at most beside the model, on CUDA; None elsewhere."""
+        """Takes masks once and modulates at the native size, until that is recorded where there are recordings: the
+        first real edit meets no cold kernel. The bytes that it took at most beside the model, on CUDA; else None."""
         side, device = self._model.resolution, self._model.device
-        spec = EditSpec((SubInstruction("warm up"),), num_inference_steps=2, strength=1.0, seed=0)
+        steps = 1 + (1 if self._predict_noise is self._model.unet else PASSES_BEFORE_RECORDING)
+        spec = EditSpec((SubInstruction("warm up"),), num_inference_steps=steps, strength=1.0, seed=0)
         before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-        self.edit(Image.new("RGB", (side, side)), spec)
+        with suppress(UnsafeResult):
+            self.edit(Image.new("RGB", (side, side)), spec)
         return torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else None
 
     @torch.inference_mode()
@@ -107,12 +129,18 @@ class Engine:
         latents = self._model.encode_image(images.to_tensor(image.convert("RGB"), size))
         return images.to_image(self._model.decode(latents * self._model.vae.config.scaling_factor)[0], image.size)
 
-    @torch.inference_mode()
     def admit(self, image: Image.Image, spec: EditSpec, recipe: Recipe | None = None) -> EditState:
         """Everything before the first step: keywords found, text and picture encoded, the first noise drawn.
 
         `recipe` None is the preset's. Raises InvalidParameter as `edit` does.
         """
+        with self._streams.beside():
+            state = self._admitted(image, spec, recipe)
+            self._streams.keep_for_steps([value for value in vars(state).values() if isinstance(value, Tensor)])
+        return state
+
+    @torch.inference_mode()
+    def _admitted(self, image: Image.Image, spec: EditSpec, recipe: Recipe | None) -> EditState:
         model, begun = self._model, time.perf_counter()
         _check_picture(image, spec)
         spec = spec.with_defaults(model.defaults, seed=secrets.randbelow(SEED_LIMIT))
@@ -144,119 +172,96 @@ class Engine:
                 for part, word, tokens in zip(spec.instructions, words, text.keywords, strict=True)
             ),
             threshold=_draw_threshold(spec),
-            s_I=spec.image_guidance_scale,
-            s_T=spec.guidance_scale,
             schedule=steps,
+            numbers=self._numbers(steps, spec.image_guidance_scale, spec.guidance_scale).to(model.device),
+            time_shifts=model.unet.time_shifts(steps.timesteps.to(model.device)),
             noise=torch.cat(later).to(model.device),
             latents=schedule.start_latents(
                 steps, image_latents * model.vae.config.scaling_factor, first.to(model.device)
             ),
             image_latents=image_latents,
-            text_states=model.encode_text(text.ids),
+            instruction_text=model.encode_text(text.ids),
             texts_apart=texts_apart,
-            states_apart=torch.cat([model.encode_text(t.ids) for t in texts_apart]) if texts_apart else None,
+            apart_text=torch.cat([model.encode_text(t.ids) for t in texts_apart]) if texts_apart else None,
         )
+
+    def _numbers(self, steps: schedule.Schedule, s_I: float, s_T: float) -> Tensor:
+        """Every step's `Numbers`, (steps, 5)."""
+        xi = [attention.xi(float(t) / self._model.train_timesteps) for t in steps.timesteps]
+        constant = torch.ones(len(steps))
+        columns = Numbers(steps.sigmas[:-1], steps.sigmas[1:], s_I * constant, s_T * constant, torch.tensor(xi))
+        return torch.stack(columns, dim=1).float()
 
     @torch.inference_mode()
     def step(self, states: list[EditState]) -> None:
         """One denoising step for edits of one latent size, each at its own step: one UNet batch, two or three rows an
         edit. If it raises, no state has changed, and the step may be tried again."""
+        states = sorted(states, key=lambda state: not state.part.in_focus)
+        with self._streams.step():
+            stepped, clean, found, batch = self._stepped(states)
+        for i, state in enumerate(states):
+            state.latents, state.clean, state.found = stepped[i : i + 1], clean[i : i + 1], found[i]
+            state.unet_rows += batch.owners.count(i)
+            state.step += 1
+
+    def _stepped(self, states: list[EditState]) -> tuple[Tensor, Tensor, list[Found | None], Batch]:
+        """The latents after this step and the clean ones that the prediction stands for, (n, C, h, w) each."""
         model = self._model
+        batch = Batch.of(states, self._null_text, model.unet.sizes(states[0].latent_size))
+        numbers = Numbers(*torch.stack([s.numbers[s.step] for s in states])[:, :, None, None, None].unbind(1))
         latents = torch.cat([s.latents for s in states])
-        sigma = schedule.as_column([float(s.schedule.sigmas[s.step]) for s in states], latents)
-        sigma_next = schedule.as_column([float(s.schedule.sigmas[s.step + 1]) for s in states], latents)
-        (eIT, eI0, e00), found, rows = self._predict(states, schedule.model_input(latents, sigma))
+        (eIT, eI0, e00), found = self._predict(states, batch, schedule.model_input(latents, numbers.sigma), numbers)
 
-        s_I = schedule.as_column([s.s_I for s in states], latents)
-        s_T = schedule.as_column([s.s_T for s in states], latents)
-        unions = [state.union(one) for state, one in zip(states, found, strict=True)]
-        if any(union is not None for union in unions):
-            everywhere = torch.ones(latents.shape[-2:], device=latents.device)
-            where = torch.stack([everywhere if union is None else union for union in unions])[:, None]
-            prediction = guidance.disentangled_guidance(e00, eI0, eIT, s_I, s_T, where)
+        where = union(states, found, batch.parts) if batch.watch else batch.where
+        if where is None:
+            prediction = guidance.ip2p_guidance(e00, eI0, eIT, numbers.s_I, numbers.s_T)
         else:
-            prediction = guidance.ip2p_guidance(e00, eI0, eIT, s_I, s_T)
-
-        clean = schedule.denoised(latents, prediction, sigma, model.scheduler.config.prediction_type)
+            prediction = guidance.disentangled_guidance(e00, eI0, eIT, numbers.s_I, numbers.s_T, where)
+        clean = schedule.denoised(latents, prediction, numbers.sigma, model.scheduler.config.prediction_type)
         for i, (state, one) in enumerate(zip(states, found, strict=True)):
             if one is not None and state.recipe.outside is not None:
                 source = state.image_latents[0] * model.vae.config.scaling_factor
                 clean[i] = state.recipe.outside(clean[i], source, one.regions.union(state.latent_size))
         noise = torch.stack([s.noise[s.step] for s in states])
-        stepped = schedule.euler_ancestral_step(latents, clean, sigma, sigma_next, noise)
-        for i, state in enumerate(states):
-            state.latents, state.clean, state.found = stepped[i : i + 1], clean[i : i + 1], found[i]
-            state.unet_rows += rows.count(i)
-            state.step += 1
+        stepped = schedule.euler_ancestral_step(latents, clean, numbers.sigma, numbers.sigma_next, noise)
+        return stepped, clean, found, batch
 
     def _predict(
-        self, states: list[EditState], noisy: Tensor
-    ) -> tuple[tuple[Tensor, Tensor, Tensor], list[Found | None], list[int]]:
-        """e_IT, e_I0 and e_00 (INSTRUCTION, NULL_INSTRUCTION, UNCONDITIONAL), float32 (n, C, h, w) each; what is found
-        so far, masks that are taken in this step included; and each row's edit.
+        self, states: list[EditState], batch: Batch, noisy: Tensor, numbers: Numbers
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], list[Found | None]]:
+        """e_IT, e_I0 and e_00 (INSTRUCTION, NULL_INSTRUCTION, UNCONDITIONAL), float32 (n, C, h, w) each, and what is
+        found so far, masks that are taken in this step included.
 
-        The batch: every edit's (I, T) rows, n of the null instruction, and the unconditional ones that are needed.
-        Where one is not, e_I0 stands for e_00, whose weight is zero.
+        Where an edit has no unconditional row, e_I0 stands for e_00, whose weight is zero.
         """
         model, n = self._model, len(states)
-        timesteps = torch.stack([s.schedule.timesteps[s.step] for s in states])
-        condition = torch.cat([s.image_latents for s in states])
-        instructions = [s.instruction_rows for s in states]
-        instructed = [i for i, rows in enumerate(instructions) for _ in rows]
-        unconditional = [i for i, s in enumerate(states) if s.needs_unconditional]
-        m, u = len(instructed), len(unconditional)
-        owners = [*instructed, *range(n), *unconditional]  # each row's edit
-        first = [instructed.index(i) for i in range(n)]  # each edit's first (I, T) row
-        plan = attention.Plan(
-            latent_size=(noisy.shape[-2], noisy.shape[-1]),
-            watch=tuple(
-                row
-                for row, i in enumerate(instructed)
-                if states[i].takes_masks and (row > first[i]) == states[i].watches_apart
-            ),
-            focus=tuple(
-                focus
-                for i, s in enumerate(states)
-                if (focus := self._focus(s, first[i], m + i, float(timesteps[i]))) is not None
-            ),
-        )
-        conditions = torch.cat([condition[instructed], condition, torch.zeros_like(condition[unconditional])])
-        with model.cross_attention.apply(plan):
-            output: Tensor = model.unet(
-                torch.cat([noisy[owners], conditions], dim=1).to(model.dtype),
-                timesteps[owners].to(model.device),
-                encoder_hidden_states=torch.cat([*instructions, self._null_states.expand(n + u, -1, -1)]),
-            ).sample
-        eIT, eI0, some_e00 = output.float().split([m, n, u])
-        e00 = eI0
-        if unconditional:
-            e00 = eI0.clone()
-            e00[unconditional] = some_e00
+        watch = attention.Watch(batch.watch, model.map_level)
+        output = self._predict_noise(
+            torch.cat([noisy.to(model.dtype)[batch.rows], batch.condition], dim=1),
+            torch.stack([s.time_shifts[s.step] for s in states])[batch.rows],
+            batch.text,
+            batch.focus(numbers.xi.flatten()),
+            (watch, *batch.rewrites) if batch.watch else batch.rewrites,
+        ).float()
+        eIT, eI0, e00 = output[:n], output[n : 2 * n], output[batch.e00]
         found = [s.found for s in states]
-        if plan.watch:
-            found = self._take_masks(states, plan, instructed, eIT - eI0[instructed])
-        return (eIT[first], eI0, e00), found, owners
-
-    def _focus(self, state: EditState, row: int, null_row: int, timestep: float) -> attention.FocusRow | None:
-        if state.modulating is None or state.recipe.attention is None:
-            return None
-        apart = state.text_states if state.states_apart is None else state.states_apart
-        xi_t = attention.xi(timestep / self._model.train_timesteps)
-        return attention.FocusRow(row, null_row, state.modulating, xi_t, state.recipe.attention, apart)
+        if batch.watch:
+            found = self._take_masks(states, batch, watch, output, eI0)
+        return (eIT, eI0, e00), found
 
     def _take_masks(
-        self, states: list[EditState], watched: attention.Plan, owners: list[int], differences: Tensor
+        self, states: list[EditState], batch: Batch, watch: attention.Watch, output: Tensor, eI0: Tensor
     ) -> list[Found | None]:
-        """Eq. 2 for the edits that were watched in this step; `owners` and `differences` are of the (I, T) rows."""
+        """Eq. 2 for the edits that were watched in this step."""
         seen: dict[int, list[Seen]] = {}
-        maps = watched.attention(self._model.cross_attention.level)
-        for place, (row, one) in enumerate(zip(watched.watch, maps, strict=True)):
-            seen.setdefault(owners[row], []).append(Seen(one, differences[row], place))
+        for place, (row, one) in enumerate(zip(watch.rows, watch.attention, strict=True)):
+            i = batch.owners[row]
+            seen.setdefault(i, []).append(Seen(one, output[row] - eI0[i], place))
         return [self._found(state, seen[i]) if i in seen else state.found for i, state in enumerate(states)]
 
     def _found(self, state: EditState, rows: list[Seen]) -> Found:
         parts = state.spec.instructions
-        each = rows if state.watches_apart else rows * len(parts)
+        each = rows if state.part.watches_apart else rows * len(parts)
         found, maps, keywords = zip(*(self._region(state, i, seen) for i, seen in enumerate(each)), strict=True)
         return Found(regions.assemble(list(found), state.text, [part.intensity for part in parts]), maps, keywords)
 
@@ -266,26 +271,34 @@ class Engine:
         if given is not None:
             grid = (seen.attention.shape[0], seen.attention.shape[1])
             return regions.Region.from_picture(given, grid, seen.attention.device), None, keyword
-        text, at = (state.texts_apart[i], 0) if state.watches_apart else (state.text, i)
+        text, at = (state.texts_apart[i], 0) if state.part.watches_apart else (state.text, i)
         tokens = text.keywords[at]
         if keyword is None and text.words[at]:
             word, tokens = regions.most_concentrated(text.words[at], seen.attention)
-            in_whole = dict(state.text.words[i]).get(word, ()) if state.watches_apart else tokens
+            in_whole = dict(state.text.words[i]).get(word, ()) if state.part.watches_apart else tokens
             keyword = Keyword(word, in_whole, "attention")
         soft = state.recipe.mask_source.soft_map(seen, tokens)
         return state.recipe.mask_source.region(soft, state.threshold, state.image), soft, keyword
 
-    @torch.inference_mode()
     def finish(self, states: list[EditState]) -> list[EditResult]:
         """Finished edits of one latent size: decoded together, at the input's size, the input put back outside the
-        masks, and what the caller should know. Raises ModelFailure."""
+        masks, and what the caller should know. Raises ModelFailure and UnsafeResult."""
+        with self._streams.beside():
+            return self._finished(states)
+
+    @torch.inference_mode()
+    def _finished(self, states: list[EditState]) -> list[EditResult]:
         latents = torch.cat([s.latents for s in states])
         if not torch.isfinite(latents).all():
             raise ModelFailure("the model gave numbers that are not finite; try dtype float32")
         edited = [s for s in states if s.spec.method != "masks"]
         pixels = self._model.decode(torch.cat([s.latents for s in edited])) if edited else ()
         pictures = iter([self._picture(state, one) for state, one in zip(edited, pixels, strict=True)])
-        return [self._result(s, s.image if s.spec.method == "masks" else next(pictures)) for s in states]
+        flags = iter([self._model.safety.flags(one) if self._model.safety else None for one in pixels])
+        return [
+            self._result(s, s.image, None) if s.spec.method == "masks" else self._result(s, next(pictures), next(flags))
+            for s in states
+        ]
 
     def _picture(self, state: EditState, pixels: Tensor) -> Image.Image:
         edited = images.to_image(pixels, state.image.size)
@@ -293,7 +306,7 @@ class Engine:
             return edited
         return state.recipe.compositor(edited, state.image, images.union(list(_masks(state))))
 
-    def _result(self, state: EditState, image: Image.Image) -> EditResult:
+    def _result(self, state: EditState, image: Image.Image, flagged: bool | None) -> EditResult:
         found, masks = state.found, _masks(state)
         return EditResult(
             image=image,
@@ -309,6 +322,7 @@ class Engine:
             threshold=state.threshold,
             seconds=time.perf_counter() - state.begun,
             unet_rows=state.unet_rows,
+            flagged=flagged,
         )
 
     def _change(self, state: EditState) -> float | None:
@@ -320,6 +334,15 @@ class Engine:
             inside = state.found.regions.union(state.latent_size)
         after = state.latents / self._model.vae.config.scaling_factor
         return warnings.relative_change(after, state.image_latents, inside)
+
+
+def _executed(model: Model, execution: Execution) -> UNet | GraphedUNet:
+    on_cuda = model.device.type == "cuda"
+    if execution not in get_args(Execution) or (execution in ("graphs", "compiled") and not on_cuda):
+        raise InvalidParameter("execution", execution, "auto or eager; on CUDA graphs and compiled too")
+    if execution == "eager" or not on_cuda:
+        return model.unet
+    return GraphedUNet(model.unet, CudaGraphs(), Compiler() if execution == "compiled" else None)
 
 
 def _masks(state: EditState) -> tuple[Image.Image, ...]:

@@ -4,6 +4,7 @@ FoiError
 ├── InvalidParameter      a value of the request is not allowed; names the field, the value and what is allowed
 ├── UnsupportedCheckpoint the model folder is not of the InstructPix2Pix family; says what is missing
 ├── ModelFailure          the model's numbers overflowed
+├── UnsafeResult          the model's safety checker flagged the result
 ├── OutOfMemory           the device has too little memory for this edit alone; says what to change
 ├── EditCanceled          the caller asked to stop
 ├── DeadlineExceeded      the edit's time was over before it was done
@@ -37,6 +38,10 @@ class UnsupportedCheckpoint(FoiError):
 
 class ModelFailure(FoiError):
     """The model gave numbers that are not finite, as half precision can on some checkpoints."""
+
+
+class UnsafeResult(FoiError):
+    """The model's own safety checker flagged the result, which is withheld."""
 
 
 class EditCanceled(FoiError):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from foi_core import attention, guidance, images
+from foi_core import guidance, images
+from foi_core.attention import AttentionPolicy, Rewriting, cross_condition_modulation, exclusive_modulation
 from foi_core.mask_sources import GuidedAttention, KeywordAttention, MaskSource
 from foi_core.spec import Preset
 
@@ -20,12 +21,14 @@ class Recipe:
     """Where masks come from, what attention and sampling do with them, and how the result is put together.
 
     `apart`: each of several sub-instructions is also encoded by itself, as if it were the whole instruction: for the
-    masks, in a row of its own at the mask step, and for the attention policy. `attention` None leaves it as it is;
-    `outside` None (the paper's) leaves the sampler free there: it goes where Eq. 9 leads, near the picture.
+    masks, in a row of its own at the mask step, and for `rewriting`. `attention` None leaves it as it is; `rewriting`
+    then has the last word on it, if there is one. `outside` None (the paper's) leaves the sampler free there: it goes
+    where Eq. 9 leads, near the picture.
     """
 
     mask_source: MaskSource = KeywordAttention()  # noqa: RUF009  frozen
-    attention: attention.AttentionPolicy | None = attention.cross_condition_modulation
+    attention: AttentionPolicy | None = cross_condition_modulation
+    rewriting: Rewriting | None = None
     apart: bool = False
     outside: guidance.OutsidePolicy | None = None
     compositor: Compositor = images.composite
@@ -33,5 +36,5 @@ class Recipe:
 
 RECIPES: dict[Preset, Recipe] = {
     "paper": Recipe(),
-    "default": Recipe(mask_source=GuidedAttention(), attention=attention.exclusive_modulation),
+    "default": Recipe(mask_source=GuidedAttention(), attention=exclusive_modulation),
 }

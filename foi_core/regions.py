@@ -43,24 +43,22 @@ class Region:
 
 @dataclass
 class Regions:
-    """All regions of one edit. `owner` (tokens,) names each token's sub-instruction, k for none; `alpha` (tokens,)."""
+    """All regions of one edit, as the bits of a number: region i is bit i. `owner` (tokens,) int32 has the bits of the
+    regions in which a token acts: its own sub-instruction's; where it has none, as `choices.UNOWNED_TOKENS` says.
+    `alpha` (tokens,). M of Eq. 3 is where a cell's cover and a token's owner have a bit in common."""
 
     each: tuple[Region, ...]
     owner: Tensor
     alpha: Tensor
-    _token_masks: dict[Size, Tensor] = field(default_factory=dict)
+    _covers: dict[Size, Tensor] = field(default_factory=dict)
     _unions: dict[Size, Tensor] = field(default_factory=dict)
 
-    def token_masks(self, size: Size) -> Tensor:
-        """M of Eq. 3 for a layer, (h * w, tokens); made once for every size and kept.
-
-        Each M_i is broadcast over the tokens of its own T_i; the rest follow `choices.UNOWNED_TOKENS`.
-        """
-        if size not in self._token_masks:
-            columns = torch.stack([region.at(size) for region in self.each])
-            rest = masks.union(columns) if choices.UNOWNED_TOKENS == "union" else torch.zeros_like(columns[0])
-            self._token_masks[size] = torch.cat([columns, rest[None]]).flatten(1)[self.owner].T
-        return self._token_masks[size]
+    def cover(self, size: Size) -> Tensor:
+        """The regions that each cell of a layer is in, (h * w,) int32; made once for every size and kept."""
+        if size not in self._covers:
+            bits = [region.at(size).flatten().int() << i for i, region in enumerate(self.each)]
+            self._covers[size] = torch.stack(bits).sum(dim=0, dtype=torch.int32)
+        return self._covers[size]
 
     def union(self, size: Size) -> Tensor:
         """M_union of Eq. 8 at the latent's resolution, (h, w); kept likewise."""
@@ -79,6 +77,7 @@ def most_concentrated(words: tuple[Word, ...], attention: Tensor) -> Word:
 
 def assemble(each: list[Region], text: TokenisedInstruction, intensities: list[float]) -> Regions:
     """Regions with every token's owner and its alpha (1 for tokens of no sub-instruction)."""
-    device = each[0].mask.device
-    owner = torch.tensor(text.owner, device=device)
-    return Regions(tuple(each), owner, torch.tensor([*intensities, 1.0], device=device)[owner])
+    device, k = each[0].mask.device, len(each)
+    unowned = (1 << k) - 1 if choices.UNOWNED_TOKENS == "union" else 0
+    owner = torch.tensor([unowned if i == k else 1 << i for i in text.owner], dtype=torch.int32, device=device)
+    return Regions(tuple(each), owner, torch.tensor([*intensities, 1.0], device=device)[list(text.owner)])

@@ -50,6 +50,7 @@ class EditResult:
     order; all three are empty for `method="ip2p"`, which has no regions; for `method="masks"` `image` is the input.
     Where the caller gave a mask there is no map (None). `spec` has every open value filled in; `threshold` is the tau
     that was used. `seconds` is the engine's own run time, `unet_rows` the rows that the UNet worked on (three a step).
+    `flagged` is the verdict of the model's safety checker; None where nothing looked.
     """
 
     image: Image.Image
@@ -61,6 +62,7 @@ class EditResult:
     threshold: float
     seconds: float
     unet_rows: int
+    flagged: bool | None = None
 
     @property
     def seed(self) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -14,6 +14,9 @@ from foi_core.result import Keyword
 from foi_core.schedule import Schedule
 from foi_core.spec import EditSpec
 from foi_core.tokens import TokenisedInstruction
+
+if TYPE_CHECKING:
+    from foi_core.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,28 @@ class Found:
     keywords: tuple[Keyword | None, ...]
 
 
-@dataclass
+class Part(NamedTuple):
+    """What an edit does in one step."""
+
+    takes_masks: bool
+    watches_apart: bool  # each sub-instruction in a row of its own
+    in_focus: bool  # its cross-attention is modulated
+    rewritten: bool  # and then done anew
+    unconditional: bool  # whether its guidance uses e_00
+    disentangled: bool
+
+
+class Numbers(NamedTuple):
+    """The numbers of one step, or of one step of several edits, (n,) each."""
+
+    sigma: Tensor
+    sigma_next: Tensor
+    s_I: Tensor
+    s_T: Tensor
+    xi: Tensor
+
+
+@dataclass(eq=False)
 class EditState:
     """Loop state of one edit in flight; everything else about it is in `spec`."""
 
@@ -37,19 +61,20 @@ class EditState:
     text: TokenisedInstruction
     keywords: tuple[Keyword | None, ...]  # as given, or found by rule; None is found in the attention
     threshold: float
-    s_I: float
-    s_T: float
     schedule: Schedule
+    numbers: Tensor  # (len(schedule), 5) float32: every step's Numbers
+    time_shifts: Tensor  # (len(schedule), shifts): every step's, as `UNet.time_shifts` gives them
     noise: Tensor  # (len(schedule), C, h, w): drawn by the edit's own seed, so that its neighbours do not matter
     latents: Tensor  # (1, C, h, w), scaled, float32
     image_latents: Tensor  # (1, C, h, w), unscaled
-    text_states: Tensor  # (1, tokens, width)
+    instruction_text: Tensor  # (1, tokens, keys and values), as `UNet.text` gives them
     texts_apart: tuple[TokenisedInstruction, ...] = ()  # each sub-instruction by itself, where the recipe needs it
-    states_apart: Tensor | None = None  # (k, tokens, width)
+    apart_text: Tensor | None = None  # (k, tokens, keys and values)
     step: int = 0
     unet_rows: int = 0
     found: Found | None = None
     clean: Tensor | None = None  # (1, C, h, w): the clean latents that the last prediction stands for
+    batch: Batch | None = None  # that it was last in
 
     @property
     def steps(self) -> int:
@@ -62,40 +87,22 @@ class EditState:
         return min(round(self.spec.mask_at * len(self.schedule)), len(self.schedule) - 1)
 
     @property
-    def takes_masks(self) -> bool:
-        return self.spec.method != "ip2p" and self.step == self.mask_step
-
-    @property
-    def needs_unconditional(self) -> bool:
-        """Whether this step's guidance uses e_00: Eq. 1 and 9 multiply it by 1 - s_I, and masks need no guidance."""
-        return self.s_I != 1 and not (self.spec.method == "masks" and self.takes_masks)
-
-    @property
-    def watches_apart(self) -> bool:
-        """Whether the mask step sees each sub-instruction in a row of its own."""
-        return self.takes_masks and self.states_apart is not None
-
-    @property
-    def instruction_rows(self) -> Tensor:
-        """The texts of this step's (I, T) rows, (rows, tokens, width): the whole instruction's, and those that are only
-        watched."""
-        if self.states_apart is not None and self.takes_masks:
-            return torch.cat([self.text_states, self.states_apart])
-        return self.text_states
-
-    @property
-    def modulating(self) -> Regions | None:
-        """The regions that modulate this step: those taken in an earlier one."""
+    def part(self) -> Part:
+        """What it does in the present step."""
         assert self.spec.modulation_end is not None
-        ended = self.step >= round(self.spec.modulation_end * len(self.schedule))
-        return None if ended or self.found is None else self.found.regions
-
-    def union(self, found: Found | None) -> Tensor | None:
-        """M_union where this step is disentangled; the step that takes the masks already is."""
         assert self.spec.disentangle_end is not None
-        if found is None or self.step >= round(self.spec.disentangle_end * len(self.schedule)):
-            return None
-        return found.regions.union(self.latent_size)
+        takes_masks = self.spec.method != "ip2p" and self.step == self.mask_step
+        modulates = self.found is not None and self.step < round(self.spec.modulation_end * len(self.schedule))
+        return Part(
+            takes_masks=takes_masks,
+            watches_apart=takes_masks and self.apart_text is not None,
+            in_focus=modulates and self.recipe.attention is not None,
+            rewritten=modulates and self.recipe.rewriting is not None,
+            # Eq. 1 and 9 multiply e_00 by 1 - s_I, and masks need no guidance.
+            unconditional=self.spec.image_guidance_scale != 1 and not (self.spec.method == "masks" and takes_masks),
+            disentangled=(takes_masks or self.found is not None)
+            and self.step < round(self.spec.disentangle_end * len(self.schedule)),
+        )
 
     @property
     def latent_size(self) -> tuple[int, int]:

@@ -152,6 +152,12 @@ class Metrics(Record):
     change_outside_mask: int | None
 
 
+class Safety(Record):
+    """The verdict of the model's safety checker: whether it flagged any of the edit's outputs."""
+
+    flagged: bool
+
+
 class EditWarning(Record):
     code: str
     message: str
@@ -194,14 +200,15 @@ class Outcome(Record):
     masks: tuple[Mask, ...] = ()
     attention_maps: tuple[AttentionMap, ...] = ()
     metrics: Metrics | None = None
+    safety: Safety | None = None
     warnings: tuple[EditWarning, ...] = ()
     error: Problem | None = None
 
     @classmethod
-    def failed(cls, slug: str, title: str, detail: str) -> Outcome:
+    def failed(cls, slug: str, title: str, detail: str, safety: Safety | None = None) -> Outcome:
         """An edit that ended without a result, with its reason as a problem."""
         problem = Problem(type=f"/problems/{slug}", title=title, detail=detail)
-        return cls(status="failed", completed_at=now(), error=problem)
+        return cls(status="failed", completed_at=now(), safety=safety, error=problem)
 
     @classmethod
     def canceled(cls) -> Outcome:

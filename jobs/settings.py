@@ -36,9 +36,28 @@ class Settings(BaseSettings):
         default=300, ge=1, le=604_800, description="How long an address of a file on an object store holds, in seconds."
     )
     model: str = Field(default="demo", description="`demo`, a checkpoint's folder, or its name on the model hub.")
+    model_revision: str | None = Field(
+        default=None,
+        description="Commit, tag or branch of a model on the hub. Empty: the commit that this version pins for "
+        "`timbrooks/instruct-pix2pix`, else the present one, which the log names.",
+    )
+    allow_pickle: bool = Field(
+        default=False,
+        description="Whether weights may be pickles (`.bin`) where there are no safetensors: they can run code.",
+    )
+    safety_checker: Literal["block", "report", "off"] = Field(
+        default="block",
+        description="What becomes of a result that the checkpoint's own safety checker flags. `block`: the edit fails "
+        "with unsafe-result. `report`: its record says so. `off`: nothing looks.",
+    )
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         default="auto", description="`auto` (float16 on CUDA, float32 on a CPU), `float32`, `float16` or `bfloat16`."
+    )
+    execution: Literal["auto", "eager", "graphs", "compiled"] = Field(
+        default="auto",
+        description="How passes of the UNet run on CUDA: `graphs` (CUDA graphs; `auto` is that), `compiled` (by "
+        "torch.compile too, in the background) or `eager`. On a CPU `auto` or `eager`.",
     )
     workers: int = Field(
         default=1, ge=1, le=64, description="Worker processes that the supervisor keeps alive; one per GPU."

@@ -19,6 +19,7 @@ from jobs.records import (
     Priority,
     Problem,
     Progress,
+    Safety,
     Status,
 )
 from jobs.records import EditWarning as Warned
@@ -110,6 +111,9 @@ class Edit(BaseModel):
     masks: tuple[MaskView, ...]
     attention_maps: tuple[AttentionMapView, ...]
     metrics: Metrics | None
+    safety: Safety | None = Field(
+        description="The verdict of the model's own safety checker; null where none has looked at a result."
+    )
     warnings: tuple[Warned, ...]
     error: Problem | None
     metadata: dict[str, Any] | None
@@ -167,6 +171,7 @@ def view(record: EditRecord, queue_position: int | None = None, eta_s: int | Non
             for a in (outcome.attention_maps if outcome else ())
         ),
         metrics=outcome.metrics if outcome else None,
+        safety=outcome.safety if outcome else None,
         warnings=outcome.warnings if outcome else (),
         error=outcome.error if outcome else None,
         metadata=submission.metadata,

@@ -22,6 +22,7 @@ from jobs.records import (
     Outcome,
     Output,
     OutputFormat,
+    Safety,
     StoredFile,
     now,
 )
@@ -68,6 +69,7 @@ def succeeded(record: EditRecord, picture: Image.Image, results: Sequence[EditRe
         masks=tuple(masks),
         attention_maps=tuple(maps),
         metrics=_metrics(record, picture, results),
+        safety=_safety(results),
         warnings=_warnings(results),
     )
 
@@ -159,6 +161,11 @@ def _measured(picture: Image.Image, result: EditResult) -> tuple[float, int]:
     union = np.any([np.asarray(mask) > 0 for mask in result.masks], axis=0)
     before, after = (np.asarray(image.convert("RGB"), dtype=np.int16) for image in (picture, result.image))
     return float(union.mean()), int(np.abs(after - before)[~union].max(initial=0))
+
+
+def _safety(results: Sequence[EditResult]) -> Safety | None:
+    verdicts = [result.flagged for result in results if result.flagged is not None]
+    return Safety(flagged=any(verdicts)) if verdicts else None
 
 
 def _resolved(given: EditInput, result: EditResult) -> EditInput:

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from foi_core.errors import UnsupportedCheckpoint
+from foi_core.errors import InvalidParameter, UnsupportedCheckpoint
 from jobs import logs
 from jobs.blobs import BlobStore
 from jobs.connection import connect
@@ -68,10 +68,13 @@ def work(settings: Settings, url: str, name: str, load: Callable[[OnChange], Bat
     reporter = Reporter(EditRepository(connect(url, decode=True), settings.retention_s))
     try:
         engine = load(reporter.changed)
-        housekeeping.loaded(engine, _revision(settings.model))
+        housekeeping.loaded(engine, _revision(settings.model, settings.model_revision))
         return _serve(Crew(engine, reporter, name, settings, url, blobs), housekeeping, settings.drain_s)
     except UnsupportedCheckpoint as error:
         print(f"foi: the model {settings.model!r} cannot be used: {error}", file=sys.stderr)
+        return EXIT_MODEL
+    except InvalidParameter as error:  # of a setting that the engine has, like FOI_DEVICE
+        print(f"foi: FOI_{error.field.upper()}: {error}", file=sys.stderr)
         return EXIT_MODEL
     finally:
         reporter.close()
@@ -89,21 +92,28 @@ def _warm_engine(settings: Settings, index: int, on_change: OnChange) -> Batchin
         device = f"cuda:{index % torch.cuda.device_count()}"
     if device == "cpu" or not torch.cuda.is_available():
         torch.set_num_threads(max(1, torch.get_num_threads() // settings.workers))
-    engine = Engine.load(settings.model, device, settings.dtype)
+    engine = Engine.load(
+        settings.model,
+        device,
+        settings.dtype,
+        revision=settings.model_revision,
+        allow_pickle=settings.allow_pickle,
+        safety_checker=settings.safety_checker,
+        execution=settings.execution,
+    )
     return BatchingEngine(engine, Capacity.measured(engine, settings.max_in_flight), on_change)
 
 
-def _revision(model: str) -> str | None:
+def _revision(model: str, asked: str | None) -> str:
     """Which version was loaded, whatever it is called: a model's commit on the hub, or a hash of a folder's weights."""
     folder = Path(__file__).parent.parent / "demo" / "model" if model == "demo" else Path(model)
     if not folder.is_dir():
-        from huggingface_hub import try_to_load_from_cache
+        from foi_core import hub  # here, because it takes a moment, as above
 
-        found = try_to_load_from_cache(model, "model_index.json")
-        return Path(found).parent.name[:12] if isinstance(found, str) else None
+        return hub.cached_commit(model, asked)
     weights = hashlib.sha256()
     for part in ("text_encoder", "unet", "vae"):
-        for path in sorted((folder / part).glob("*.safetensors")):
+        for path in sorted(path for path in (folder / part).iterdir() if path.suffix in (".safetensors", ".bin")):
             with path.open("rb") as file:
                 weights.update(hashlib.file_digest(file, "sha256").digest())
     return weights.hexdigest()[:12]

@@ -13,13 +13,21 @@ from typing import TYPE_CHECKING
 import structlog
 from PIL import Image
 
-from foi_core.errors import DeadlineExceeded, EditCanceled, EngineDied, InvalidParameter, ModelFailure, OutOfMemory
+from foi_core.errors import (
+    DeadlineExceeded,
+    EditCanceled,
+    EngineDied,
+    InvalidParameter,
+    ModelFailure,
+    OutOfMemory,
+    UnsafeResult,
+)
 from foi_core.spec import SEED_LIMIT, EditSpec
 from jobs import pace, pictures
 from jobs.blobs import BlobStore
 from jobs.logs import get_logger
 from jobs.queue import PRIORITIES
-from jobs.records import EditRecord, Outcome, now
+from jobs.records import EditRecord, Outcome, Safety, now
 from jobs.repository import EditRepository
 from worker.files import Files, succeeded
 from worker.patience import PatientStore
@@ -100,6 +108,8 @@ class EditTask:
             return Outcome.failed("invalid-parameter", "A field is not allowed", str(error))
         except ModelFailure as error:
             return Outcome.failed("internal", "The model failed", str(error))
+        except UnsafeResult as error:
+            return Outcome.failed("unsafe-result", "The result was withheld", str(error), Safety(flagged=True))
         except OutOfMemory as error:
             return Outcome.failed("out-of-memory", "Out of memory", str(error))
         except DeadlineExceeded as error:

@@ -6,18 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foi_core.attention import FocusRow, Layer, cross_condition_modulation
+from foi_core.attention import FocusRow, Layer
+from foi_core.unet import keys_and_values
 
 
-def value_isolation(layer: Layer, this: FocusRow) -> Tensor:
-    """Eq. 3 inside the union; outside, the null branch's whole attention output, its values too."""
-    inside = this.regions.union(layer.size).flatten()[:, None].to(layer.out.dtype)
-    return torch.lerp(layer.out[this.null_row], cross_condition_modulation(layer, this), inside)
-
-
-def whole_inside(layer: Layer, this: FocusRow) -> Tensor:
-    """The whole instruction's attention inside the union, the null branch's outside: no instruction is kept from
-    another's region."""
+def null_outside(layer: Layer, this: FocusRow) -> Tensor:
+    """Outside the union, the null branch's whole attention output, its values too; inside, what the row has: Eq. 3's
+    ("value isolation"), or the whole instruction's where nothing is modulated."""
     inside = this.regions.union(layer.size).flatten()[:, None].to(layer.out.dtype)
     return torch.lerp(layer.out[this.null_row], layer.out[this.row], inside)
 
@@ -26,10 +21,9 @@ def apart(layer: Layer, this: FocusRow) -> Tensor:
     """Each sub-instruction, encoded by itself, is attended to inside its own region alone; where regions overlap, their
     mean; outside, the null branch's output."""
     assert this.apart is not None
-    attn, query = layer.attn, layer.query[this.row]
-    key, value = (
-        project(this.apart).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for project in (attn.to_k, attn.to_v)
-    )
+    assert layer.text is not None
+    query = layer.query[this.row]
+    key, value = keys_and_values(this.apart, layer.text, heads=len(query))
     each = F.scaled_dot_product_attention(query.expand(len(key), -1, -1, -1), key, value)  # (k, heads, queries, d)
     inside = torch.stack([region.at(layer.size).flatten() for region in this.regions.each]).to(each.dtype)
     shares = inside / inside.sum(dim=0).clamp_min(1)  # (k, queries)

@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0
-from torch import Tensor
+from torch import Tensor, nn
 
-from foi_core import attention, masks
+from foi_core import masks
+from foi_core.attention import Layer, Watch, scores
 from foi_core.engine import Engine
 from foi_core.mask_sources import InCells, KeywordAttention, Seen
-
-
-class _Watcher(AttnProcessor2_0):  # type: ignore[misc]  # diffusers is untyped to mypy
-    """Stock self-attention that also adds up its probabilities for the rows that the plan watches."""
-
-    def __init__(self, parent: attention.CrossAttention, seen: dict[int, Tensor]) -> None:
-        super().__init__()
-        self.parent, self.seen = parent, seen
-
-    def __call__(self, attn: Attention, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor:
-        plan = self.parent.plan
-        if plan is not None and plan.watch:
-            if not plan.maps:  # the first watched layer of this pass
-                self.seen.clear()
-            rows = hidden_states[list(plan.watch)]
-            query, key = (p.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for p in (attn.to_q(rows), attn.to_k(rows)))
-            share = attention.scores(query, key).softmax(dim=-1).mean(dim=1)  # (rows, queries, queries)
-            for place, one in enumerate(share):
-                self.seen[place] = self.seen.get(place, 0) + one
-        return super().__call__(attn, hidden_states, *args, **kwargs)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -41,14 +22,16 @@ class SelfAttentionSpread(InCells):
     gamma: int = 0
 
     def install(self, engine: Engine) -> None:
-        """Watches the self-attention of the engine's map level from now on."""
-        model = engine._model
-        level = model.cross_attention.level
-        processors = dict(model.unet.attn_processors)
-        for name, at in attention.layer_levels(model.unet).items():
-            if at == level:
-                processors[name.replace("attn2", "attn1")] = _Watcher(model.cross_attention, self.seen)
-        model.unet.set_attn_processor(processors)
+        """Watches, from now on, the self-attention of the rows and the level that the engine watches."""
+        engine._model.unet.register_forward_pre_hook(self._watch_too)
+
+    def _watch_too(self, _unet: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        *others, hooks = arguments
+        return (*others, (*hooks, *(self._beside(hook) for hook in hooks if isinstance(hook, Watch))))
+
+    def _beside(self, watch: Watch) -> _SelfWatch:
+        self.seen.clear()
+        return _SelfWatch(watch, self.seen)
 
     def soft_map(self, seen: Seen, tokens: tuple[int, ...]) -> Tensor:
         soft = KeywordAttention(gamma=0).soft_map(seen, tokens)
@@ -57,3 +40,19 @@ class SelfAttentionSpread(InCells):
         for _ in range(self.times):
             soft = (spread @ soft.flatten()).view_as(soft)
         return masks.enhance(soft, self.gamma) if self.gamma else masks.normalise(soft)
+
+
+@dataclass(frozen=True)
+class _SelfWatch:
+    """A hook that adds up the self-attention of the rows that `watch` watches, in `seen` by their place among them."""
+
+    watch: Watch
+    seen: dict[int, Tensor]
+
+    def __call__(self, layer: Layer) -> None:
+        if layer.text is not None or layer.level != self.watch.level:
+            return
+        rows = list(self.watch.rows)
+        share = scores(layer.query[rows], layer.key[rows]).softmax(dim=-1).mean(dim=1)  # (rows, queries, queries)
+        for place, one in enumerate(share):
+            self.seen[place] = self.seen.get(place, 0) + one

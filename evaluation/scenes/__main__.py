@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="bfloat16", help="of the networks (default %(default)s, the fastest)")
     args = parser.parse_args()
-    engine = Engine.load(args.model, args.device, args.dtype)
+    engine = Engine.load(args.model, args.device, args.dtype, safety_checker="off")
     watch_self_attention(engine)
     meta = provenance(engine, args.dtype)
     path = WORK / f"{meta['digest']}.jsonl"
@@ -135,7 +135,7 @@ def weights_digest(engine: Engine) -> str:
     """Twelve hex digits that change with any weight of the model."""
     model = engine._model
     digest = hashlib.sha256()
-    for network in (model.unet, model.vae, model.text_encoder):
+    for network in (model.unet.source, model.vae, model.text_encoder):
         for name, tensor in sorted(network.state_dict().items()):
             digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:12]

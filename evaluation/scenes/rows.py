@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from evaluation.ideas.attention_policies import apart, value_isolation, whole_inside
+from evaluation.ideas.attention_policies import apart, null_outside
 from evaluation.ideas.composites import hard_edged
 from evaluation.ideas.relevance import Relevance, RelevanceTimesAttention
 from evaluation.ideas.self_attention import SelfAttentionSpread
@@ -79,9 +79,9 @@ IDEAS = (
     Row("+ guided", "The map drawn along the picture's edges (in the default).",
         replace(PAPER, mask_source=DEFAULT.mask_source), {"preset": "paper", "threshold": 0.25}),
     Row("+ value isolation", "Outside, the null branch's values too.",
-        replace(PAPER, attention=value_isolation), TUNED),
+        replace(PAPER, rewriting=null_outside), TUNED),
     Row("+ encoded apart", "Each instruction's own encoding, inside its own region alone.",
-        replace(PAPER, attention=apart, apart=True), TUNED),
+        replace(PAPER, attention=None, rewriting=apart, apart=True), TUNED),
     Row("+ exclusive", "Eq. 3 only between instructions (in the default).",
         replace(PAPER, attention=exclusive_modulation), TUNED),
     Row("+ not modulated", "Eq. 3 left out: regions act in the sampling alone.", replace(PAPER, attention=None), TUNED),
@@ -95,7 +95,7 @@ CHOICES = (
     Row("default, Eq. 3", "The default with the paper's modulation.",
         replace(DEFAULT, attention=cross_condition_modulation)),
     Row("default, whole inside", "The null branch's attention outside, the whole instruction's inside.",
-        replace(DEFAULT, attention=whole_inside)),
+        replace(DEFAULT, attention=None, rewriting=null_outside)),
     Row("default, source outside", "Outside, the sampler is led to the picture's own latents.",
         replace(DEFAULT, outside=guidance.source_outside)),
     Row("default, tau .35", "Tighter masks.", DEFAULT, {"threshold": 0.35}),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ import torch
 from PIL import Image
 
 from demo.data import TUNING_SEED
-from evaluation.ideas.attention_policies import apart, value_isolation, whole_inside
+from evaluation.ideas.attention_policies import apart, null_outside
 from evaluation.ideas.composites import hard_edged
 from evaluation.ideas.diffedit import diffedit_mask
 from evaluation.ideas.relevance import Relevance, RelevanceTimesAttention, relevance
@@ -163,50 +161,40 @@ def test_each_instruction_is_spread_by_its_own_rows_self_attention() -> None:
 
 # The attention policies, over three cells: T_1's region, T_2's, and neither's.
 
-Policy = Callable[[attention.Layer, attention.FocusRow], torch.Tensor]
 
-
-def layer_and_row(policy: Policy, overlap: bool = False) -> tuple[attention.Layer, attention.FocusRow]:
+def layer_and_row(overlap: bool = False) -> tuple[attention.Layer, attention.FocusRow]:
     """One head, d = 2; row 0 is the instruction's, row 1 the null's. All numbers differ."""
     generator = torch.Generator().manual_seed(0)
     query, out = (torch.randn(2, 1, 3, 2, generator=generator) for _ in range(2))
     key, value = (torch.randn(2, 1, 4, 2, generator=generator) for _ in range(2))
     own_text = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[4.0, 0.0], [0.0, 9.0]]])  # (k, tokens, width)
-    attn = SimpleNamespace(heads=1, to_k=torch.nn.Identity(), to_v=torch.nn.Identity())
     second = [1.0, 1.0, 0.0] if overlap else [0.0, 1.0, 0.0]
     found = Regions(
         (Region(torch.tensor([[1.0, 0.0, 0.0]])), Region(torch.tensor([second]))),
-        torch.tensor([2, 0, 1, 2]),
+        torch.tensor([3, 1, 2, 3]),
         torch.tensor([1.0, 1.0, 2.0, 1.0]),
     )
-    layer = attention.Layer(attn, query, key, value, out, (1, 3))
-    return layer, attention.FocusRow(0, 1, found, xi_t=0.5, policy=policy, apart=own_text)
+    layer = attention.Layer(query, key, value, out, (1, 3), 0, slice(0, 4))
+    return layer, attention.FocusRow(0, 1, found, apart=torch.cat([own_text, own_text], dim=-1))  # keys, values
 
 
-def test_value_isolation_is_eq_3_inside_and_exactly_the_null_rows_output_outside() -> None:
-    layer, row = layer_and_row(value_isolation)
-    found, eq_3 = value_isolation(layer, row), attention.cross_condition_modulation(layer, row)
-    assert torch.equal(found[:, 2], layer.out[1][:, 2])
-    assert torch.allclose(found[:, :2], eq_3[:, :2], atol=1e-6)
-    assert not torch.allclose(found[:, 2], eq_3[:, 2], atol=0.01)  # whose values are the instruction's there
-
-
-def test_whole_inside_is_the_instructions_output_in_all_regions_and_the_nulls_elsewhere() -> None:
-    layer, row = layer_and_row(whole_inside)
-    found = whole_inside(layer, row)
+def test_null_outside_is_the_rows_own_output_in_all_regions_and_the_nulls_elsewhere() -> None:
+    layer, row = layer_and_row()
+    found = null_outside(layer, row)
     assert torch.equal(found[:, :2], layer.out[0][:, :2])
     assert torch.equal(found[:, 2], layer.out[1][:, 2])
 
 
 def by_hand(query: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-    """softmax(q K^T / sqrt(2)) V with K = V = the text."""
+    """softmax(q K^T / sqrt(2)) V with K = V = the text, which `row.apart` has twice."""
+    text = text[:, :2]
     x, y = (float(query @ token) / math.sqrt(2) for token in text)
     share = 1 / (1 + math.exp(y - x))
     return share * text[0] + (1 - share) * text[1]
 
 
 def test_apart_every_region_attends_to_its_own_text_alone() -> None:
-    layer, row = layer_and_row(apart)
+    layer, row = layer_and_row()
     assert row.apart is not None
     found = apart(layer, row)[0]
     for cell in (0, 1):
@@ -215,7 +203,7 @@ def test_apart_every_region_attends_to_its_own_text_alone() -> None:
 
 
 def test_apart_regions_that_overlap_share_the_cell_equally() -> None:
-    layer, row = layer_and_row(apart, overlap=True)
+    layer, row = layer_and_row(overlap=True)
     assert row.apart is not None
     both = [by_hand(layer.query[0, 0, 0], text) for text in row.apart]
     assert torch.allclose(apart(layer, row)[0, 0], (both[0] + both[1]) / 2, atol=1e-6)

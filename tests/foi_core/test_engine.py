@@ -135,12 +135,13 @@ def phases(engine: Engine, steps: int, **switches: float) -> tuple[list[int], li
     taken, modulated, disentangled = [], [], []
     for step in range(state.steps):
         state.step = step
-        if state.modulating is not None:
+        part = state.part
+        if part.in_focus:
             modulated.append(step)
-        if state.takes_masks:
+        if part.takes_masks:
             taken.append(step)
             state.found = Found(one, (), ())
-        if state.union(state.found) is not None:
+        if part.disentangled:
             disentangled.append(step)
     return taken, modulated, disentangled
 
@@ -341,7 +342,7 @@ def test_a_picture_too_small_or_too_narrow_is_refused_by_name(engine: Engine, si
 def test_numbers_that_overflow_are_an_error_and_not_a_black_picture(tmp_path: Path) -> None:
     engine = Engine.load(str(build_tiny_model(tmp_path)), "cpu")
     with torch.inference_mode():
-        engine._model.unet.conv_out.bias.fill_(float("nan"))
+        engine._model.unet.source.conv_out.bias.fill_(float("nan"))
     with pytest.raises(ModelFailure, match="float32"):
         edit(engine, picture())
 

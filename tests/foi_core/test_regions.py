@@ -17,13 +17,24 @@ def two_regions() -> regions.Regions:
     return regions.assemble(each, TEXT, [1.0, 5.0])
 
 
+def masks_of_tokens(found: regions.Regions, size: tuple[int, int]) -> list[list[int]]:
+    """M of Eq. 3, (queries, tokens)."""
+    return ((found.cover(size)[:, None] & found.owner) != 0).int().tolist()  # type: ignore[no-any-return]
+
+
 def test_m_is_each_mask_over_its_own_tokens_and_the_union_over_the_rest() -> None:
-    assert two_regions().token_masks((1, 3)).tolist() == [[1, 1, 0, 1], [1, 0, 1, 1], [0, 0, 0, 0]]
+    assert masks_of_tokens(two_regions(), (1, 3)) == [[1, 1, 0, 1], [1, 0, 1, 1], [0, 0, 0, 0]]
+
+
+def test_where_regions_overlap_every_instruction_acts() -> None:
+    each = [regions.Region(torch.tensor([[1.0, 1.0, 0.0]])), regions.Region(torch.tensor([[0.0, 1.0, 1.0]]))]
+    found = regions.assemble(each, TEXT, [1.0, 1.0])
+    assert masks_of_tokens(found, (1, 3)) == [[1, 1, 0, 1], [1, 1, 1, 1], [1, 0, 1, 1]]
 
 
 def test_tokens_of_no_instruction_can_be_shut_out_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choices, "UNOWNED_TOKENS", "zero")
-    assert two_regions().token_masks((1, 3)).tolist() == [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert masks_of_tokens(two_regions(), (1, 3)) == [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
 
 
 def test_alpha_is_each_instructions_intensity_over_its_own_tokens_and_one_elsewhere() -> None:

@@ -18,9 +18,10 @@ from foi_core.result import EditResult, EditWarning, Progress, Stage
 from foi_core.spec import SEED_LIMIT, EditSpec, SubInstruction
 from jobs.blobs import BlobStore
 from jobs.pictures import to_png
-from jobs.records import UPLOAD, EditRecord, Instruction, Outcome, now
+from jobs.records import UPLOAD, EditRecord, Instruction, Outcome, Safety, now
 from jobs.records import Progress as Shown
 from jobs.repository import EditRepository
+from jobs.views import view
 from tests.support import FakeEngine, FakeState, picture, run_edit, submission
 from worker.reporter import Watched
 
@@ -36,6 +37,36 @@ def ended(record: EditRecord, status: str = "succeeded") -> Outcome:
     assert record.outcome is not None
     assert record.status == status, record.outcome.error
     return record.outcome
+
+
+class Looked(FakeEngine):
+    """Whose safety checker flags the seeds `flagged`; None: there is none."""
+
+    def __init__(self, flagged: set[int] | None) -> None:
+        super().__init__()
+        self.flagged = flagged
+
+    def result(self, image: Image.Image, spec: EditSpec) -> EditResult:
+        verdict = None if self.flagged is None else spec.seed in self.flagged
+        return replace(super().result(image, spec), flagged=verdict)
+
+
+@pytest.mark.parametrize(
+    ("flagged", "safety"), [(None, None), (set(), Safety(flagged=False)), ({8}, Safety(flagged=True))]
+)
+def test_the_record_has_the_verdict_on_all_outputs_together(
+    flagged: set[int] | None,
+    safety: Safety | None,
+    submit: Submit,
+    look: Look,
+    repository: EditRepository,
+    blobs: BlobStore,
+) -> None:
+    edit_id = submit(n=2, seed=7)
+    run_edit(Looked(flagged), repository, blobs, edit_id)
+    outcome = ended(look(edit_id))
+    assert (outcome.safety, len(outcome.outputs)) == (safety, 2)
+    assert view(look(edit_id)).safety == safety
 
 
 class Seeded(FakeEngine):

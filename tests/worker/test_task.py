@@ -18,13 +18,14 @@ from PIL import Image
 from redis import Redis
 from structlog.testing import capture_logs
 
-from foi_core.errors import InvalidParameter, ModelFailure
+from foi_core.errors import InvalidParameter, ModelFailure, UnsafeResult
 from foi_core.result import EditResult
 from jobs.blobs import BlobStore
 from jobs.connection import RedisError
-from jobs.records import EditRecord, Instruction, now
+from jobs.records import EditRecord, Instruction, Safety, now
 from jobs.repository import EditRepository, Reply, events_key
-from tests.support import FakeEngine, picture, run_edit
+from jobs.views import view
+from tests.support import FakeEngine, FakeState, picture, run_edit
 
 Submit = Callable[..., str]
 Look = Callable[[str], EditRecord]
@@ -97,6 +98,7 @@ def test_an_edit_that_has_ended_is_not_run_again(
         (RuntimeError("secret"), "internal"),
         (torch.OutOfMemoryError("CUDA out of memory"), "out-of-memory"),
         (ModelFailure("not finite"), "internal"),
+        (UnsafeResult("flagged"), "unsafe-result"),
     ],
 )
 def test_each_failure_has_its_type_and_is_final(
@@ -111,6 +113,25 @@ def test_each_failure_has_its_type_and_is_final(
     assert record.outcome.error.type == f"/problems/{slug}"
     assert "secret" not in record.outcome.error.detail
     assert record.outcome.files == {}
+
+
+def test_a_withheld_result_leaves_its_verdict_and_nothing_else(
+    submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
+) -> None:
+    class Withholding(FakeEngine):
+        def finish(self, _: list[FakeState]) -> list[EditResult]:
+            raise UnsafeResult("the safety checker flagged the result")
+
+    edit_id = submit(n=2)
+    run_edit(Withholding(), repository, blobs, edit_id)
+    record = look(edit_id)
+    assert record.attempt == 1
+    assert record.outcome is not None
+    assert record.outcome.safety == Safety(flagged=True)
+    assert (record.outcome.outputs, record.outcome.files) == ((), {})
+    shown = view(record).model_dump(mode="json")
+    assert (shown["status"], shown["safety"]) == ("failed", {"flagged": True})
+    assert shown["error"]["type"] == "/problems/unsafe-result"
 
 
 def test_an_unexpected_error_is_logged_with_its_traceback(

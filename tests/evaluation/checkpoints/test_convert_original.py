@@ -16,8 +16,8 @@ from evaluation.checkpoints.architectures import SD1, SD2
 from evaluation.checkpoints.original import convert_original, find_architecture
 from evaluation.checkpoints.weights import CheckpointError, read_weights
 from foi_core import EditSpec, SubInstruction
+from foi_core.checkpoint import load
 from foi_core.engine import Engine
-from foi_core.model import load
 from tests.evaluation.checkpoints.tiny_originals import TINY, tiny_original
 
 
@@ -41,7 +41,7 @@ def test_an_original_checkpoint_edits_after_conversion_with_every_weight_in_its_
     assert loaded.resolution == 64
     assert loaded.scheduler.config.prediction_type == "epsilon"
     assert loaded.tokenizer.pad_token == (SD1 if base == "sd1" else SD2).pad
-    assert_same(loaded.unet, original.unet)
+    assert_same(loaded.unet.source, original.unet)
     assert_same(loaded.vae, original.vae)
     assert_same(loaded.text_encoder, original.text_encoder)
     spec = EditSpec((SubInstruction("make the ball red", keyword="ball"),), num_inference_steps=1, seed=0)
@@ -53,7 +53,7 @@ def test_the_moving_averages_are_taken_where_a_checkpoint_keeps_them(tmp_path: P
     unet = {k: v for k, v in original.weights.items() if k.startswith("model.diffusion_model.")}
     weights = {**original.weights, **original_names.with_averages(unet, factor=0.5)}
     convert_original(weights, TINY["sd1"], tmp_path / "tokenizer", 64, tmp_path / "model")
-    assert_same(load(str(tmp_path / "model"), "cpu").unet, original.unet, factor=0.5)
+    assert_same(load(str(tmp_path / "model"), "cpu").unet.source, original.unet, factor=0.5)
 
 
 def test_half_precision_stays_half_on_disk(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_the_digest_changes_with_the_weights_and_the_precision(engine: Engine) -
     now = main.provenance(engine, "float32")["digest"]
     assert main.provenance(engine, "float32")["digest"] == now
     assert main.provenance(engine, "bfloat16")["digest"] != now
-    bias = engine._model.unet.conv_out.bias
+    bias = engine._model.unet.source.conv_out.bias
     bias.add_(1.0)
     assert main.provenance(engine, "float32")["digest"] != now
     bias.sub_(1.0)

@@ -1,8 +1,10 @@
-"""`python -m benchmarks.engine_host`: what the engine costs beside the model's own work, and what batching wins.
+"""`python -m benchmarks.host`: what the engine costs beside the model's own work, and what batching wins, on a CPU.
 
-One process, no HTTP: eight edits in one batch against the same one by one (interleaved), the UNet's time by rows, which
-explains the ratio; host time of a step with the UNet replaced by a ready tensor; memory after many edits; steps until a
-stop takes effect. Writes engine.json, engine.md and engine.png.
+One process, no HTTP: tensor operations of a pass against diffusers' UNet; a FoI step against an IP2P step, in turns,
+on the demo model and on one of Stable Diffusion 1.5's shape with random weights; eight edits in one batch against the
+same one by one (interleaved), the UNet's time by rows, which explains the ratio; host time of a step with the UNet
+replaced by a ready tensor; memory after many edits; steps until a stop takes effect. Writes host.json, host.md and
+host.png.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -24,7 +27,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from benchmarks import operations
 from benchmarks.machine import describe
+from benchmarks.random_model import SD15, write_random_checkpoint
 from foi_core import EditCanceled, EditSpec, SubInstruction
 from foi_core.batching import BatchingEngine, Capacity
 from foi_core.engine import Engine
@@ -32,6 +37,7 @@ from foi_core.state import EditState
 
 PICTURE = Path(__file__).parent.parent / "demo" / "samples" / "scene.png"
 PART = SubInstruction("make the ball blue", keyword="ball")
+TWO = (PART, SubInstruction("turn the grass into sand", keyword="grass"))
 ALL = 8
 ROOM = 10**9
 """Cells: no limit but the number of edits."""
@@ -73,15 +79,48 @@ def throughput(engine: Engine, picture: Image.Image, repeats: int, steps: int) -
     }
 
 
+def foi_against_ip2p(engine: Engine, picture: Image.Image, edits: int, steps: int) -> dict[str, float]:
+    """ms of a step of so many edits: plain ones, and ones of two instructions that are modulated and disentangled in
+    every step; taken in turns. `ratio` is the median of the turns' ratios."""
+
+    def begun(method: str) -> list[EditState]:
+        settings = {"num_inference_steps": steps + 1, "strength": 1.0, "modulation_end": 1.0, "disentangle_end": 1.0}
+        specs = [EditSpec(TWO, method=method, seed=seed, **settings) for seed in range(edits)]  # type: ignore[arg-type]
+        states = [engine.admit(picture, one) for one in specs]
+        engine.step(states)  # masks are taken here
+        return states
+
+    plain, foi = begun("ip2p"), begun("foi")
+    times = [(seconds(lambda: engine.step(plain)), seconds(lambda: engine.step(foi))) for _ in range(steps)]
+    return {
+        "ip2p_ms": round(1000 * statistics.median(a for a, _ in times), 1),
+        "foi_ms": round(1000 * statistics.median(b for _, b in times), 1),
+        "ratio": round(statistics.median(b / a for a, b in times), 3),
+    }
+
+
+def real_shape(picture: Image.Image, steps: int) -> dict[str, Any]:
+    """A model of Stable Diffusion 1.5's shape with random weights at 256x256: operations of a pass, and FoI's step."""
+    shape = replace(SD15, unet={**SD15.unet, "sample_size": 32})
+    with TemporaryDirectory() as folder:
+        write_random_checkpoint(Path(folder), shape, torch.device("cpu"), torch.float16)
+        engine = Engine.load(folder, "cpu", "float32")
+    return {
+        "operations": operations.count(engine._model.unet.source),
+        "foi_step": foi_against_ip2p(engine, picture, 1, steps),
+    }
+
+
 @torch.inference_mode()
 def unet_rows(engine: Engine, picture: Image.Image, repeats: int) -> dict[str, float]:
     """ms a row of a plain UNet pass of so many rows: why batching wins, or does not."""
     model = engine._model
     state = engine.admit(picture, spec(0))
     one = torch.cat([state.latents, state.image_latents], dim=1)
+    given = (one, state.time_shifts[:1], state.instruction_text)
     found = {}
     for rows in (3, 6, 12, 24):
-        inputs = one.expand(rows, -1, -1, -1), torch.tensor(500.0), state.text_states.expand(rows, -1, -1)
+        inputs = [tensor.expand(rows, *tensor.shape[1:]) for tensor in given]
         times = [seconds(lambda given=inputs: model.unet(*given)) for _ in range(repeats)]  # type: ignore[misc]
         found[str(rows)] = round(1000 * statistics.median(times[1:]) / rows, 2)
     return found
@@ -90,11 +129,10 @@ def unet_rows(engine: Engine, picture: Image.Image, repeats: int) -> dict[str, f
 def host_time(engine: Engine, picture: Image.Image, steps: int) -> dict[str, dict[str, float]]:
     """ms a step without the UNet. `step`: the sampler's own work (guidance, Euler, bookkeeping) for plain edits, with a
     ready tensor for the UNet's. `loop`: the batching engine around it, from one step to the next."""
-    unet, forward, step = engine._model.unet, engine._model.unet.forward, engine.step
-    found = {}
+    predict, step, found = engine._predict_noise, engine.step, {}
 
-    def ready(sample: Tensor, *_: object, **__: object) -> SimpleNamespace:
-        return SimpleNamespace(sample=sample[:, : sample.shape[1] // 2])
+    def ready(sample: Tensor, *_: object) -> Tensor:
+        return sample[:, : sample.shape[1] // 2]
 
     def count(states: list[EditState]) -> None:
         marks.append(time.perf_counter())
@@ -105,9 +143,9 @@ def host_time(engine: Engine, picture: Image.Image, steps: int) -> dict[str, dic
         for edits in (1, 4, ALL):
             plan = [spec(seed, method="ip2p", num_inference_steps=steps, strength=1.0) for seed in range(edits)]
             states, marks = [engine.admit(picture, one) for one in plan], list[float]()
-            unet.forward = ready
+            engine._predict_noise = ready  # type: ignore[assignment]
             times = [seconds(lambda now=states: step(now)) for _ in range(steps)]  # type: ignore[misc]
-            unet.forward, engine.step = forward, count  # type: ignore[method-assign]
+            engine._predict_noise, engine.step = predict, count  # type: ignore[method-assign]
             batching = BatchingEngine(engine, Capacity(edits, ROOM))
             for ticket in [batching.submit(picture, one) for one in plan]:
                 ticket.result.result()
@@ -119,7 +157,7 @@ def host_time(engine: Engine, picture: Image.Image, steps: int) -> dict[str, dic
             }
             engine.step = step  # type: ignore[method-assign]
     finally:
-        unet.forward, engine.step = forward, step  # type: ignore[method-assign]
+        engine._predict_noise, engine.step = predict, step  # type: ignore[method-assign]
     return found
 
 
@@ -158,7 +196,22 @@ def table(report: dict[str, Any]) -> str:
         statistics.median(report["throughput"][f"{name}_edits_per_s"]) for name in ("together", "one_by_one")
     )
     first, last = memory.values()
+    real, demo = report["real_shape"], report["foi_step"]
+    counted = real["operations"]
+
+    def share(name: str) -> str:
+        return f"{counted[name]} ({counted[name] / counted['stock']:.2f})"
+
+    def step(of: dict[str, float]) -> str:
+        return f"{of['ratio']:.3f} ({of['foi_ms']:.1f} / {of['ip2p_ms']:.1f} ms)"
+
     rows = [
+        ("operations of a pass: diffusers' UNet", str(counted["stock"])),
+        ("ours, IP2P", share("ip2p")),
+        ("ours, FoI, modulation one kernel a layer (CUDA)", share("foi")),
+        ("ours, FoI, modulation spelled out (CPU)", share("foi_spelled_out")),
+        *((f"FoI step / IP2P step, demo, {n} edits", step(of)) for n, of in demo.items()),
+        ("FoI step / IP2P step, SD 1.5's shape, 256x256", step(real["foi_step"])),
         ("eight edits together, edits/s", f"{together:.2f}"),
         ("the same one by one, edits/s", f"{alone:.2f}"),
         ("together against one by one", f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"),
@@ -170,7 +223,7 @@ def table(report: dict[str, Any]) -> str:
     ]
     lines = [f"| {name} | {value} |" for name, value in rows]
     device = "; ".join(f"{name}: {value}" for name, value in report["machine"].items())
-    return "\n".join(["# The engine alone", "", f"{device}.", "", "| | |", "| :--- | ---: |", *lines, ""])
+    return "\n".join(["# The engine alone, on a CPU", "", f"{device}.", "", "| | |", "| :--- | ---: |", *lines, ""])
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
@@ -189,9 +242,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.engine_host", description=(__doc__ or "").split("\n\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.host", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--edits", type=int, default=1000, help="for the memory")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
@@ -199,8 +250,11 @@ def main() -> None:
     arguments = parser.parse_args()
     engine, picture = Engine.load("demo"), Image.open(PICTURE).convert("RGB")
     engine.warm_up()
-    _say("throughput")
     report: dict[str, Any] = {"machine": describe(), "steps": arguments.steps, "edits": arguments.edits}
+    _say("FoI against IP2P")
+    report["foi_step"] = {str(n): foi_against_ip2p(engine, picture, n, 60) for n in (1, 4)}
+    report["real_shape"] = real_shape(picture, arguments.repeats)
+    _say("throughput")
     report["throughput"] = throughput(engine, picture, arguments.repeats, arguments.steps)
     _say("rows, host time, stops")
     report["unet_ms_a_row"] = unet_rows(engine, picture, 6)
@@ -209,9 +263,9 @@ def main() -> None:
     _say("memory")
     report["memory_mib"] = memory(engine, arguments.edits)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "engine.json").write_text(json.dumps(report, indent=1) + "\n")
-    (arguments.out / "engine.md").write_text(table(report))
-    draw(report, arguments.out / "engine.png")
+    (arguments.out / "host.json").write_text(json.dumps(report, indent=1) + "\n")
+    (arguments.out / "host.md").write_text(table(report))
+    draw(report, arguments.out / "host.png")
     print(table(report))
 
 

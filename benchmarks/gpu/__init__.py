@@ -1,0 +1,1 @@
+"""`python -m benchmarks.gpu`: the engine's speed on a GPU, beside diffusers' own pipeline on the same one."""

@@ -1,0 +1,46 @@
+"""A checkpoint's own safety checker (Stable Diffusion's: CLIP and a fixed list of concepts), as diffusers runs it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from diffusers.utils import logging as diffusers_logging
+from torch import Tensor
+from transformers import CLIPImageProcessorPil
+
+from foi_core import images
+from foi_core.errors import UnsafeResult
+
+SafetyPolicy = Literal["block", "report", "off"]
+
+# The network's own warning says that a black picture is returned, which it is not.
+diffusers_logging.get_logger(StableDiffusionSafetyChecker.__module__).setLevel(diffusers_logging.ERROR)
+
+
+class SafetyChecker:
+    """Looks at results. `policy`: "block" makes a flagged one an error, "report" only says so."""
+
+    def __init__(
+        self, network: StableDiffusionSafetyChecker, processor: CLIPImageProcessorPil, policy: SafetyPolicy
+    ) -> None:
+        self._network, self._processor, self._policy = network, processor, policy
+
+    @torch.inference_mode()
+    def flags(self, pixels: Tensor) -> bool:
+        """Whether one decoded picture, (3, H, W) in [-1, 1], shows one of the checker's concepts.
+
+        What is seen is the picture as the model made it, before anything of the input is put back, as in diffusers.
+        Raises UnsafeResult where flagged results are blocked.
+        """
+        picture = images.to_image(pixels, (pixels.shape[-1], pixels.shape[-2]))
+        seen = self._processor(images=[picture], return_tensors="pt").pixel_values
+        # It blanks the pictures that it flags: it is given none of ours.
+        blanked = torch.zeros(1)
+        _, (flagged,) = self._network(seen.to(self._network.device, self._network.dtype), blanked)
+        if flagged and self._policy == "block":
+            raise UnsafeResult(
+                "the model's safety checker flagged the result, which is withheld; other words or another seed may help"
+            )
+        return bool(flagged)
