@@ -10,15 +10,31 @@ import pytest
 
 from tests.support import ROOT
 
-PACKAGES = {"foi_core", "jobs", "service", "worker", "demo", "evaluation", "benchmarks", "tests"}
+PACKAGES = {"foi_core", "jobs", "service", "worker", "foi_client", "demo", "evaluation", "benchmarks", "tests"}
 ALLOWED = {
     "foi_core": {"foi_core"},
     "jobs": {"jobs", "foi_core"},
     "service": {"service", "jobs", "foi_core"},
     "worker": {"worker", "jobs", "foi_core"},
+    "foi_client": {"foi_client"},
 }
-TORCH_FREE = ["service.app", "service.__main__", "foi_core", "foi_core.splitting", "jobs.queue", "worker.webhooks"]
-TORCH_FREE_MODULES = {"foi_core", "foi_core.spec", "foi_core.errors", "foi_core.result", "foi_core.splitting"}
+TORCH_FREE = [
+    "service.app",
+    "service.__main__",
+    "foi_core",
+    "foi_core.keywords",
+    "foi_core.splitting",
+    "jobs.queue",
+    "worker.webhooks",
+]
+TORCH_FREE_MODULES = {
+    "foi_core",
+    "foi_core.spec",
+    "foi_core.errors",
+    "foi_core.result",
+    "foi_core.keywords",
+    "foi_core.splitting",
+}
 
 
 def imports(package: str) -> set[tuple[str, str]]:
@@ -52,6 +68,16 @@ def test_http_and_jobs_use_only_the_torch_free_part_of_the_core(package: str) ->
 def test_the_core_knows_nothing_of_http_redis_and_the_environment() -> None:
     foreign = {"redis", "rq", "fastapi", "starlette", "httpx", "pydantic_settings", "obstore"}
     assert not {(f, m) for f, m in imports("foi_core") if m.split(".")[0] in foreign}
+
+
+def test_the_client_needs_httpx_and_little_else() -> None:
+    others = {module.split(".")[0] for _, module in imports("foi_client")} - sys.stdlib_module_names
+    assert others == {"foi_client", "httpx", "anyio", "standardwebhooks"}
+    code = (
+        "import foi_client, sys; sys.exit(' '.join({'standardwebhooks', 'pydantic', 'PIL'} & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("module", TORCH_FREE)
