@@ -129,7 +129,7 @@ def unet_rows(engine: Engine, picture: Image.Image, repeats: int) -> dict[str, f
 def host_time(engine: Engine, picture: Image.Image, steps: int) -> dict[str, dict[str, float]]:
     """ms a step without the UNet. `step`: the sampler's own work (guidance, Euler, bookkeeping) for plain edits, with a
     ready tensor for the UNet's. `loop`: the batching engine around it, from one step to the next."""
-    predict, step, found = engine._predict_noise, engine.step, {}
+    predict, step, found = engine._denoiser.predict, engine.step, {}
 
     def ready(sample: Tensor, *_: object) -> Tensor:
         return sample[:, : sample.shape[1] // 2]
@@ -143,9 +143,9 @@ def host_time(engine: Engine, picture: Image.Image, steps: int) -> dict[str, dic
         for edits in (1, 4, ALL):
             plan = [spec(seed, method="ip2p", num_inference_steps=steps, strength=1.0) for seed in range(edits)]
             states, marks = [engine.admit(picture, one) for one in plan], list[float]()
-            engine._predict_noise = ready  # type: ignore[assignment]
+            engine._denoiser.predict = ready
             times = [seconds(lambda now=states: step(now)) for _ in range(steps)]  # type: ignore[misc]
-            engine._predict_noise, engine.step = predict, count  # type: ignore[method-assign]
+            engine._denoiser.predict, engine.step = predict, count  # type: ignore[method-assign]
             batching = BatchingEngine(engine, Capacity(edits, ROOM))
             for ticket in [batching.submit(picture, one) for one in plan]:
                 ticket.result.result()
@@ -157,7 +157,7 @@ def host_time(engine: Engine, picture: Image.Image, steps: int) -> dict[str, dic
             }
             engine.step = step  # type: ignore[method-assign]
     finally:
-        engine._predict_noise, engine.step = predict, step  # type: ignore[method-assign]
+        engine._denoiser.predict, engine.step = predict, step  # type: ignore[method-assign]
     return found
 
 

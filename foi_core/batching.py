@@ -263,7 +263,7 @@ class BatchingEngine:
 
     def _finish(self, ticket: Ticket) -> None:
         assert ticket.state is not None
-        self._settle(ticket, self._engine.finish([ticket.state])[0])
+        self._settle(ticket, self._engine.finish(ticket.state))
 
     # What they share
 

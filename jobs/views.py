@@ -75,6 +75,7 @@ class MaskView(BaseModel):
     seed: int = Field(description="Of the output that it belongs to.")
     keyword: str | None
     url: str = Field(description="8-bit grey PNG of the picture's size; white = may change.")
+    sha256: str
     area: float
 
 
@@ -82,6 +83,7 @@ class AttentionMapView(BaseModel):
     instruction: int
     seed: int
     url: str
+    sha256: str
 
 
 class Urls(BaseModel):
@@ -166,10 +168,7 @@ def view(record: EditRecord, queue_position: int | None = None, eta_s: int | Non
         input=_input(record.input),
         outputs=output_views(edit_id, outcome) if outcome else (),
         masks=mask_views(edit_id, outcome) if outcome else (),
-        attention_maps=tuple(
-            AttentionMapView(instruction=a.instruction, seed=a.seed, url=_file_url(edit_id, a.file))
-            for a in (outcome.attention_maps if outcome else ())
-        ),
+        attention_maps=_attention_map_views(edit_id, outcome) if outcome else (),
         metrics=outcome.metrics if outcome else None,
         safety=outcome.safety if outcome else None,
         warnings=outcome.warnings if outcome else (),
@@ -211,8 +210,27 @@ def output_views(edit_id: str, outcome: Outcome) -> tuple[OutputView, ...]:
 
 def mask_views(edit_id: str, outcome: Outcome) -> tuple[MaskView, ...]:
     return tuple(
-        MaskView(instruction=m.instruction, seed=m.seed, keyword=m.keyword, url=_file_url(edit_id, m.file), area=m.area)
+        MaskView(
+            instruction=m.instruction,
+            seed=m.seed,
+            keyword=m.keyword,
+            url=_file_url(edit_id, m.file),
+            sha256=outcome.files[m.file].sha256,
+            area=m.area,
+        )
         for m in outcome.masks
+    )
+
+
+def _attention_map_views(edit_id: str, outcome: Outcome) -> tuple[AttentionMapView, ...]:
+    return tuple(
+        AttentionMapView(
+            instruction=m.instruction,
+            seed=m.seed,
+            url=_file_url(edit_id, m.file),
+            sha256=outcome.files[m.file].sha256,
+        )
+        for m in outcome.attention_maps
     )
 
 

@@ -244,7 +244,7 @@ def _succeeded(record: EditRecord, outcome: Outcome, blobs: BlobStore, address: 
 def _failed(problem_type: str, detail: str) -> Response:
     """An edit that ended without a result. It would again: OpenAI's clients are told not to repeat it."""
     slug = problem_type.rpartition("/")[2]
-    status = 400 if slug in ("invalid-parameter", "edit-canceled") else 500
+    status = 400 if slug in ("invalid-parameter", "edit-canceled", "unsafe-result") else 500
     return _error(status, slug, detail, None, {"X-Should-Retry": "false"})
 
 

@@ -113,9 +113,9 @@ class FakeEngine:
     def preview(self, state: FakeState) -> Image.Image:
         return state.image.resize((8, 8))
 
-    def finish(self, states: list[FakeState]) -> list[EditResult]:
-        self.edits += len(states)
-        return [self.result(state.image, state.spec) for state in states]
+    def finish(self, state: FakeState) -> EditResult:
+        self.edits += 1
+        return self.result(state.image, state.spec)
 
     def result(self, image: Image.Image, spec: EditSpec) -> EditResult:
         left = Image.new("L", image.size, 0)

@@ -27,7 +27,7 @@ def diffedit_mask(engine: Engine, image: Image.Image, part: SubInstruction, seed
     noise = torch.randn((NOISES, *source.shape[1:]), generator=generator).to(source.device)
     noisy = schedule.model_input(source + sigma * noise, sigma)
     rows = torch.cat([noisy, state.image_latents.expand(NOISES, -1, -1, -1)], dim=1).repeat(2, 1, 1, 1)
-    texts = torch.cat([state.instruction_text, engine._null_text]).repeat_interleave(NOISES, dim=0)
+    texts = torch.cat([state.instruction_text, engine._denoiser.null_text]).repeat_interleave(NOISES, dim=0)
     output = model.unet(rows.to(model.dtype), state.time_shifts[:1].expand(2 * NOISES, -1), texts, None, ()).float()
     with_text, without = output.chunk(2)
     soft = masks.normalise((with_text - without).abs().sum(dim=1).mean(dim=0))

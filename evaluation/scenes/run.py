@@ -111,8 +111,8 @@ def edits(engine: Engine, tasks: Iterable[Task]) -> Iterator[tuple[Task, EditRes
         engine.step([flight.state for flight in flying])
         landed = [f for f in flying if f.state.step == f.state.steps]
         flying = [f for f in flying if f.state.step < f.state.steps]
-        results = engine.finish([f.state for f in landed]) if landed else []
-        for flight, result in zip(landed, results, strict=True):
+        for flight in landed:
+            result = engine.finish(flight.state)
             flight.parts += 1
             flight.rows += result.unet_rows
             if flight.task.row.one_by_one and flight.parts < len(flight.task.case.edits):

@@ -42,10 +42,10 @@ class Watched(Engine):
         super().step(states)
         self.batches.append([state.spec.seed for state in states])
 
-    def finish(self, states: list[EditState]) -> list[EditResult]:
+    def finish(self, state: EditState) -> EditResult:
         self.before_finish()
-        self.latents.update({state.spec.seed: state.latents for state in states})
-        return super().finish(states)
+        self.latents[state.spec.seed] = state.latents
+        return super().finish(state)
 
 
 @pytest.fixture(scope="module")

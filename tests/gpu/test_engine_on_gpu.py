@@ -39,7 +39,7 @@ def test_however_passes_run_the_picture_is_the_same(execution: Execution) -> Non
     for spec in specs():
         pictures = [engine.edit(picture, spec).image for engine in (eager, other)]
         assert share_within_one_level(*pictures) >= 0.99
-    graphed = other._predict_noise
+    graphed = other._denoiser.predict
     assert isinstance(graphed, GraphedUNet)
     assert graphed._works
     assert execution == "compiled" or graphed._recordings

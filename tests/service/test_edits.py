@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from datetime import datetime
@@ -19,7 +20,7 @@ from tests.support import FakeEngine, encoded, later, picture, run_edit, wait_un
 ONE = {"instruction": "make the ball red"}
 FIELDS = {
     "id", "status", "created_at", "started_at", "completed_at", "expires_at", "progress", "input", "outputs", "masks",
-    "attention_maps", "metrics", "warnings", "error", "metadata", "urls", "priority", "deadline_at",
+    "attention_maps", "metrics", "safety", "warnings", "error", "metadata", "urls", "priority", "deadline_at",
     "queue_position", "eta_s",
 }  # fmt: skip
 
@@ -134,8 +135,12 @@ def test_the_edit_is_seen_running_and_done_with_its_proof(
     assert edit["outputs"][0]["url"] == f"{edit['urls']['self']}/files/result.png"
     whose = {"instruction": 0, "seed": edit["outputs"][0]["seed"]}
     files = f"{edit['urls']['self']}/files"
-    assert edit["masks"] == [{**whose, "keyword": "ball", "url": f"{files}/mask-1.png", "area": 0.5}]
-    assert edit["attention_maps"] == [{**whose, "url": f"{files}/attention-1.png"}]
+    mask, attended = (
+        {**whose, "url": url, "sha256": hashlib.sha256(client.get(url).content).hexdigest()}
+        for url in (f"{files}/mask-1.png", f"{files}/attention-1.png")
+    )
+    assert edit["masks"] == [{**mask, "keyword": "ball", "area": 0.5}]
+    assert edit["attention_maps"] == [attended]
     assert edit["input"]["instructions"][0]["keyword_source"] == "rule"
     assert edit["input"]["instructions"][0]["token_indices"] == [4]
     assert (edit["input"]["num_inference_steps"], edit["input"]["threshold"]) == (100, 0.25)

@@ -119,7 +119,7 @@ def test_a_withheld_result_leaves_its_verdict_and_nothing_else(
     submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
 ) -> None:
     class Withholding(FakeEngine):
-        def finish(self, _: list[FakeState]) -> list[EditResult]:
+        def finish(self, _: FakeState) -> EditResult:
             raise UnsafeResult("the safety checker flagged the result")
 
     edit_id = submit(n=2)
@@ -245,9 +245,9 @@ def test_files_of_an_attempt_that_came_too_late_are_removed(
     edit_id = submit()
 
     class Canceled(FakeEngine):
-        def finish(self, states: list[Any]) -> list[EditResult]:
+        def finish(self, state: FakeState) -> EditResult:
             repository.cancel(edit_id)
-            return super().finish(states)
+            return super().finish(state)
 
     run_edit(Canceled(), repository, blobs, edit_id)
     assert look(edit_id).status == "canceled"
