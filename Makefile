@@ -5,7 +5,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 VENV := .venv
 RUN := TRANSFORMERS_VERBOSITY=error $(VENV)/bin/python
 
-.PHONY: help setup demo serve test fuzz check format openapi eval eval-quick chaos bench train clean
+.PHONY: help setup demo serve test browser fuzz check format openapi eval eval-quick chaos bench bench-gpu train clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / \t/' | expand -t 12
@@ -27,6 +27,9 @@ serve: setup ## Redis, API and worker until Ctrl-C
 
 test: setup ## all tests
 	$(RUN) -m pytest
+
+browser: ## Chromium, for the tests of the page (Debian's package, as root); without it they are skipped
+	command -v chromium >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
 
 fuzz: setup ## thousands of odd requests against the API, made from its description, others each time (minutes)
 	FUZZ_EXAMPLES=1000 $(RUN) -m pytest tests/service/test_fuzz.py
@@ -57,6 +60,9 @@ bench: setup ## throughput, latency, memory and the engine's own cost (about hal
 	$(RUN) -m benchmarks.host
 	$(RUN) -m benchmarks.load
 	$(RUN) -m benchmarks.api
+
+bench-gpu: setup ## against diffusers, eager and compiled, on a GPU (an hour; goes on from what it has)
+	$(RUN) -m benchmarks.gpu
 
 train: setup ## train the demo model from nothing (hours; resumes)
 	$(RUN) -m demo.train

@@ -9,7 +9,6 @@ from typing import Any
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
 from starlette.types import ASGIApp
 
 from jobs.blobs import BlobStore
@@ -18,7 +17,21 @@ from jobs.idempotency import IdempotencyKeys
 from jobs.queue import EditQueue
 from jobs.repository import EditRepository
 from jobs.settings import Settings
-from service import deliveries, edits, files, health, info, metrics, openai_images, openapi, problems, stream, telemetry
+from service import (
+    deliveries,
+    edits,
+    files,
+    health,
+    info,
+    instructions,
+    metrics,
+    openai_images,
+    openapi,
+    page,
+    problems,
+    stream,
+    telemetry,
+)
 from service.auth import Guard
 from service.events import EventReader
 from service.requests import LoopbackHosts, RequestIds
@@ -55,6 +68,7 @@ def create_app(settings: Settings, redis_url: str) -> FastAPI:
         title="Focus on Your Instruction",
         summary=_SUMMARY,
         version=_version(),
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
@@ -73,13 +87,8 @@ def create_app(settings: Settings, redis_url: str) -> FastAPI:
     app.state.decoders = CapacityLimiter(edits.DECODERS)
     app.state.viewers = CapacityLimiter(files.VIEWERS)
     problems.install(app)
-    for part in (edits, stream, files, info, metrics, deliveries, openai_images, health):
+    for part in (edits, stream, files, instructions, info, metrics, deliveries, openai_images, health, page):
         app.include_router(part.router)
-
-    @app.get("/", include_in_schema=False)
-    async def home() -> RedirectResponse:
-        return RedirectResponse("/docs")
-
     return app
 
 

@@ -96,6 +96,20 @@ def parse(form: Form, settings: Settings, *, masks_only: bool = False) -> Reques
     )
 
 
+def parse_texts(form: Form) -> tuple[SubInstruction, ...]:
+    """The sub-instructions of a form that has nothing else. Raises the 422 that names every wrong field."""
+    errors = _Errors()
+    instructions, masks = _instructions(form, errors)
+    others = (form.texts.keys() - {"instruction", "instructions"}) | (form.files.keys() - set(masks))
+    for name in sorted(others):
+        errors.found.append(InvalidParameter(name, "a field", "only instruction, or instructions and their masks"))
+    errors.raise_any()
+    with errors.collect():
+        EditSpec(instructions=instructions)
+    errors.raise_any()
+    return instructions
+
+
 def _check_plain(instructions: Sequence[SubInstruction], masks: Sequence[str | None], errors: _Errors) -> None:
     """Plain InstructPix2Pix has no regions: what only they would obey is not quietly dropped."""
     for i, (part, mask) in enumerate(zip(instructions, masks, strict=True)):

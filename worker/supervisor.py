@@ -162,7 +162,7 @@ class Supervisor:
         key = '-H "Authorization: Bearer $FOI_KEY" ' if keys_on(self._settings) else ""
         picture = SAMPLE if SAMPLE.exists() else "your-picture.png"
         print(
-            f"\nReady. Edit a picture:\n"
+            f"\nReady. Edit a picture at {self._address}/ or by\n"
             f"  curl -sS {key}-H 'Prefer: wait=60' -F image=@{picture} -F 'instruction={SAMPLE_INSTRUCTION}' "
             f"{self._address}/v1/edits\n"
             f"Documentation: {self._address}/docs\n",
