@@ -1,4 +1,4 @@
-"""API keys: made, listed and revoked by `python -m jobs.keys`; of each only a hash is stored."""
+"""API keys: made, listed and revoked by `foi keys` or `python -m jobs.keys`; of each only a hash is stored."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import secrets
 import string
 import sys
 import zlib
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -155,11 +156,17 @@ def _base62(number: int, digits: int) -> str:
     return text
 
 
+def run(arguments: Sequence[str], program: str) -> None:
+    """One command, as `program` got it. Raises SystemExit for a wrong one, RedisUnavailableError, RedisError and
+    UnknownKeyError."""
+    given = _parser(program).parse_args(arguments)
+    with running_redis(Settings()) as server, closing(connect(server.url, decode=True)) as redis:
+        given.run(redis, given)
+
+
 def main() -> int:
-    arguments = _parser().parse_args()
     try:
-        with running_redis(Settings()) as server, closing(connect(server.url, decode=True)) as redis:
-            arguments.run(redis, arguments)
+        run(sys.argv[1:], "python -m jobs.keys")
     except (RedisUnavailableError, UnknownKeyError) as error:
         print(f"foi: {error}", file=sys.stderr)
         return 1
@@ -169,8 +176,8 @@ def main() -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m jobs.keys", description="API keys and webhook signing secrets.")
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description="API keys and webhook signing secrets.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     create = commands.add_parser("create", help="make a key; it is shown once")
