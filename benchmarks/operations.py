@@ -59,9 +59,9 @@ def count(stock: UNet2DConditionModel) -> dict[str, int]:
     covers = tuple(torch.ones(1, h * w, dtype=torch.int32) for h, w in unet.sizes((side, side)))
     focus = Focus(covers, torch.ones(1, TOKENS, dtype=torch.int32), torch.ones(1, TOKENS), null_row=1)
     found["ip2p"] = _operations(lambda: unet(sample, time, text))
-    found["foi"] = _operations(lambda: unet(sample, time, text, focus))
-    with mock.patch.object(attention, "modulated_attention", modulated.reference):
-        found["foi_spelled_out"] = _operations(lambda: unet(sample, time, text, focus))
+    with mock.patch.object(attention, "modulated_attention", modulated.operator):
+        found["foi"] = _operations(lambda: unet(sample, time, text, focus))
+    found["foi_spelled_out"] = _operations(lambda: unet(sample, time, text, focus))
     return found
 
 

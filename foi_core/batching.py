@@ -216,8 +216,9 @@ class BatchingEngine:
         for ticket in self._flying:
             if ticket.state is not None:
                 shapes.setdefault(ticket.state.latent_size, []).append(ticket)
+        limit = self._batch_limit  # out of memory in one batch makes the next round's smaller, not this one's
         for group in shapes.values():
-            yield from (group[i : i + self._batch_limit] for i in range(0, len(group), self._batch_limit))
+            yield from (group[i : i + limit] for i in range(0, len(group), limit))
 
     def _step(self, group: list[Ticket]) -> None:
         """One step; where it fails, halves of the group are tried, until the edit that cannot be stepped is alone."""
@@ -306,6 +307,8 @@ class BatchingEngine:
 
     def _examined(self, error: Exception) -> BaseException:
         """What an error means for the edit. It loses its traceback, whose frames would keep tensors alive."""
+        if isinstance(error, EngineDied):
+            self._die(error)
         if isinstance(error, FoiError):
             return error.with_traceback(None)
         if _is_out_of_memory(error):

@@ -48,6 +48,8 @@ class Denoiser:
             state.latents, state.clean, state.found = stepped[i : i + 1], clean[i : i + 1], found[i]
             state.unet_rows += batch.owners.count(i)
             state.step += 1
+            if state.step == state.steps:
+                state.batch = None  # it waits for its decoding, and holds nobody's texts meanwhile
 
     def _predictions(
         self, states: list[EditState], batch: Batch, noisy: Tensor, numbers: Numbers

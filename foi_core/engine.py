@@ -125,20 +125,20 @@ class Engine:
 
     def admit(self, image: Image.Image, spec: EditSpec, recipe: Recipe | None = None) -> EditState:
         """Everything before the first step. `recipe` None is the preset's. Raises InvalidParameter as `edit` does."""
-        with torch.inference_mode(), self._streams.beside():
+        with torch.inference_mode(), self._streams.beside(after_steps=False):
             state = admitted(self._model, image, spec, recipe)
             self._streams.keep_for_steps([value for value in vars(state).values() if isinstance(value, Tensor)])
         return state
 
     def step(self, states: list[EditState]) -> None:
         """One denoising step for edits of one latent size, each at its own step: one UNet batch, two or three rows an
-        edit. If it raises, no state has changed, and the step may be tried again."""
+        edit. If it raises, no state has changed, and the step may be tried again, unless the device has failed."""
         with torch.inference_mode(), self._streams.step():
             self._denoiser.step(states)
 
     def finish(self, state: EditState) -> EditResult:
         """Everything after the last step. Raises ModelFailure and UnsafeResult."""
-        with torch.inference_mode(), self._streams.beside():
+        with torch.inference_mode(), self._streams.beside(after_steps=True):
             return finished(self._model, state)
 
 
@@ -148,4 +148,4 @@ def _executed(model: Model, execution: Execution) -> UNet | GraphedUNet:
         raise InvalidParameter("execution", execution, "auto or eager; on CUDA graphs and compiled too")
     if execution == "eager" or not on_cuda:
         return model.unet
-    return GraphedUNet(model.unet, CudaGraphs(), Compiler() if execution == "compiled" else None)
+    return GraphedUNet(model.unet, CudaGraphs(model.device), Compiler() if execution == "compiled" else None)

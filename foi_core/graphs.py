@@ -16,14 +16,19 @@ from weakref import ref
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import FailOnRecompileLimitHit
 
 from foi_core.attention import Focus, Hook
+from foi_core.errors import EngineDied
 from foi_core.unet import UNet
 
 PASSES_BEFORE_RECORDING = 3
 """A make-up that lasts a step or two, while edits come and go, is not worth a recording."""
-MOST_RECORDINGS = 32
+MOST_RECORDINGS = 12
 """Each keeps its inputs: some 50 MB for four edits of 512x512 on SD 1.5. What lies between is shared."""
+
+MOST_COMPILED = 64
+"""Every make-up is a variant of one function to torch.compile, which keeps them all."""
 
 Work = Callable[[], Tensor]
 Capture = Callable[[Work], tuple[Callable[[], None], Tensor]]
@@ -39,13 +44,13 @@ class GraphedUNet:
         self._unet, self._capture, self._compiler = unet, capture, compiler
         self._passes: Counter[Makeup] = Counter()
         self._recordings: OrderedDict[Makeup, _Recording] = OrderedDict()
-        self._works = True
+        self._too_large: set[Makeup] = set()
 
     def __call__(
         self, sample: Tensor, time: Tensor, text: Tensor, focus: Focus | None = None, hooks: Sequence[Hook] = ()
     ) -> Tensor:
-        """As `UNet.forward`."""
-        if hooks or not self._works:
+        """As `UNet.forward`. Raises EngineDied where this device cannot record."""
+        if hooks:
             return self._unet(sample, time, text, focus, hooks)  # type: ignore[no-any-return]
         inputs = (sample, time, text, *((*focus.covers, focus.owner, focus.gain) if focus else ()))
         makeup = Makeup(tuple(one.shape for one in inputs), focus.null_row if focus else 0)
@@ -57,22 +62,29 @@ class GraphedUNet:
         return self._recordings[makeup](inputs)
 
     def _record(self, makeup: Makeup, inputs: Sequence[Tensor]) -> bool:
-        """Whether there is a recording now. Where none can be made, none is tried again."""
-        work = _pass(self._unet, makeup.null_row)
-        if self._compiler is not None:
-            compiled = self._compiler.compiled(makeup, work, inputs)
-            if compiled is None:
-                return False
-            work = compiled
+        """Whether there is a recording now. One for which there was no memory is not tried again."""
+        if makeup in self._too_large:
+            return False
+        work = plain = _pass(self._unet, makeup.null_row)
+        if self._compiler is not None and (work := self._compiler.compiled(makeup, plain, inputs)) is None:
+            return False
         while len(self._recordings) >= MOST_RECORDINGS:
-            self._recordings.popitem(last=False)
+            oldest, _ = self._recordings.popitem(last=False)
+            del self._passes[oldest]
         try:
             self._recordings[makeup] = _Recording(work, inputs, self._capture)
-        except RuntimeError as error:  # out of memory, or something that cannot be recorded
-            self._works = False
+        except torch.OutOfMemoryError as error:
+            self._too_large.add(makeup)
             self._recordings.clear()
-            log.warning("CUDA graphs are off, passes take longer from now on: %s", error)
-        return self._works
+            self._passes.clear()
+            log.warning("no memory to record a pass of %d rows, which stays slower: %s", len(inputs[0]), error)
+            return False
+        except RuntimeError as error:
+            # What a failed capture leaves behind is not to be built on.
+            raise EngineDied(
+                f"CUDA graphs cannot be recorded here ({error}); FOI_EXECUTION=eager works without"
+            ) from error
+        return True
 
 
 class Makeup(NamedTuple):
@@ -115,18 +127,22 @@ class _Recording:
 class CudaGraphs:
     """Captures into one pool: recordings are replayed one after another, so what lies between may overlap."""
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._pool = device, torch.cuda.graph_pool_handle()
+        self._side = torch.cuda.Stream(device)
 
     def __call__(self, work: Work) -> tuple[Callable[[], None], Tensor]:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        steps = torch.cuda.current_stream(self._device)
+        self._side.wait_stream(steps)
+        with torch.cuda.stream(self._side):
             work()  # kernels are chosen and compiled before the recording
-        torch.cuda.current_stream().wait_stream(side)
+        steps.wait_stream(self._side)
         graph = torch.cuda.CUDAGraph()
-        # Other threads encode and decode meanwhile: their calls are none of this recording's business.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with (
+            torch.cuda.stream(steps),  # current again, even where the capture's end fails
+            # Other threads encode and decode meanwhile: their calls are none of this recording's business.
+            torch.cuda.graph(graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"),
+        ):
             output = work()
         return graph.replay, output
 
@@ -140,16 +156,25 @@ class Compiler:
         self._thread: Thread | None = None
 
     def compiled(self, makeup: Makeup, work: Pass, inputs: Sequence[Tensor]) -> Pass | None:
-        """The compiled pass, or None as long as there is none; asking for it starts it."""
-        if makeup not in self._compiled and (self._thread is None or not self._thread.is_alive()):
+        """The compiled pass, or None as long as there is none; asking for it starts it. None, too, while another one is
+        compiled: calling what torch.compile made is not safe then."""
+        if self._thread is not None and self._thread.is_alive():
+            return None
+        if makeup not in self._compiled:
             own = [one.clone() for one in inputs]
             self._thread = Thread(target=self._compile, args=(makeup, work, own), name="engine-compile", daemon=True)
             self._thread.start()
-        return self._compiled.get(makeup)
+            return None
+        return self._compiled[makeup]
 
     @torch.inference_mode()
     def _compile(self, makeup: Makeup, work: Pass, inputs: Sequence[Tensor]) -> None:
-        compiled = torch.compile(work, fullgraph=True, dynamic=False, backend=self._backend)
-        with torch._dynamo.config.patch(recompile_limit=MOST_RECORDINGS):  # every make-up is a variant of one function
-            compiled(*inputs)
+        """What cannot be compiled is recorded as it is."""
+        try:
+            with torch.cuda.device_of(inputs[0]), torch._dynamo.config.patch(recompile_limit=MOST_COMPILED):
+                compiled = torch.compile(work, fullgraph=True, dynamic=False, backend=self._backend)
+                compiled(*inputs)
+        except (RuntimeError, FailOnRecompileLimitHit) as error:
+            log.warning("a pass of %d rows cannot be compiled: %s", len(inputs[0]), error)
+            compiled = work
         self._compiled[makeup] = compiled

@@ -57,7 +57,9 @@ def modulated_attention(
     On CUDA it is one Triton kernel: no synchronisation, so that a CUDA graph can hold it (call it once before, to have
     it compiled). Elsewhere, and on CUDA where `triton` is not installed (a warning says so once), it is `reference`.
     """
-    return _operator(query, key, value, null_query, null_key, cover, owner, gain)  # type: ignore[no-any-return]
+    if query.device.type == "cpu" and not torch.compiler.is_compiling():  # calling an operator costs a CPU too much
+        return reference(query, key, value, null_query, null_key, cover, owner, gain)
+    return operator(query, key, value, null_query, null_key, cover, owner, gain)  # type: ignore[no-any-return]
 
 
 def reference(
@@ -92,7 +94,7 @@ def _scores(query: Tensor, key: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("foi::modulated_attention", mutates_args=())
-def _operator(
+def operator(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -106,12 +108,12 @@ def _operator(
     return reference(query, key, value, null_query, null_key, cover, owner, gain)
 
 
-@_operator.register_kernel("cuda")
+@operator.register_kernel("cuda")
 def _on_cuda(*operands: Tensor) -> Tensor:
     return _fused_or_twin()(*operands)
 
 
-@_operator.register_fake
+@operator.register_fake
 def _shape(query: Tensor, *_: Tensor) -> Tensor:
     return empty_output(query)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ class Streams:
         self._device = device
         self._steps = torch.cuda.default_stream(device) if device.type == "cuda" else None
         self._last: torch.cuda.Event | None = None
+        self._own = threading.local()  # memory is cached by stream: one for each thread, not one for each edit
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -33,14 +35,17 @@ class Streams:
             before.synchronize()
 
     @contextmanager
-    def beside(self) -> Iterator[None]:
-        """Work that the steps need not wait for, on what they have made so far; done when the block is."""
+    def beside(self, *, after_steps: bool) -> Iterator[None]:
+        """Work that the steps need not wait for; done when the block is. `after_steps`: it works on what they made."""
         if self._steps is None:
             yield
             return
         with torch.cuda.device(self._device):
-            stream = torch.cuda.Stream(self._device)
-            stream.wait_stream(self._steps)
+            if not hasattr(self._own, "stream"):
+                self._own.stream = torch.cuda.Stream(self._device)
+            stream: torch.cuda.Stream = self._own.stream
+            if after_steps:
+                stream.wait_stream(self._steps)
             with torch.cuda.stream(stream):
                 yield
             stream.synchronize()

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from foi_core.attention import Focus, Hook, Layer, attend
 from foi_core.errors import UnsupportedCheckpoint
+from foi_core.layout import BLOCKS
 from foi_core.regions import Size
 
-BLOCKS = {"CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"}
 FREE = {
     *("sample_size", "in_channels", "out_channels", "block_out_channels", "layers_per_block", "norm_num_groups"),
     *("norm_eps", "cross_attention_dim", "attention_head_dim", "num_attention_heads", "use_linear_projection"),
@@ -254,5 +254,7 @@ def _check(source: UNet2DConditionModel) -> None:
     for name, parameter in inspect.signature(UNet2DConditionModel.__init__).parameters.items():
         if name not in FREE and name != "self" and (config[name] or None) != (parameter.default or None):
             unknown.append(f"{name} = {config[name]!r}")
+    if config.norm_num_groups is None:
+        unknown.append("norm_num_groups = None")
     if unknown:
         raise UnsupportedCheckpoint(f"its UNet is not one of Stable Diffusion 1.x or 2.x: {', '.join(unknown)}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from foi_core.errors import InvalidParameter, UnsupportedCheckpoint
+from foi_core.errors import EngineDied, InvalidParameter, UnsupportedCheckpoint
 from jobs import logs
 from jobs.blobs import BlobStore
 from jobs.connection import connect
@@ -72,6 +72,9 @@ def work(settings: Settings, url: str, name: str, load: Callable[[OnChange], Bat
         return _serve(Crew(engine, reporter, name, settings, url, blobs), housekeeping, settings.drain_s)
     except UnsupportedCheckpoint as error:
         print(f"foi: the model {settings.model!r} cannot be used: {error}", file=sys.stderr)
+        return EXIT_MODEL
+    except EngineDied as error:  # as it warmed up: it would again
+        print(f"foi: {error}", file=sys.stderr)
         return EXIT_MODEL
     except InvalidParameter as error:  # of a setting that the engine has, like FOI_DEVICE
         print(f"foi: FOI_{error.field.upper()}: {error}", file=sys.stderr)

@@ -10,6 +10,7 @@ import torch
 
 from foi_core import graphs
 from foi_core.attention import Focus, cross_condition_modulation
+from foi_core.errors import EngineDied
 from foi_core.graphs import PASSES_BEFORE_RECORDING, Compiler, GraphedUNet, Work
 from foi_core.regions import Region, assemble
 from foi_core.tokens import TokenisedInstruction
@@ -112,29 +113,81 @@ def test_the_recording_that_was_not_used_for_longest_makes_room(unet: UNet, monk
     assert recorder.captured == 3, "the one of two rows stayed"
 
 
-def test_what_cannot_be_recorded_runs_as_it_is_and_the_log_says_so(
+def test_a_recording_that_made_room_is_earned_anew(unet: UNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "MOST_RECORDINGS", 1)
+    recorder = Recorder()
+    graphed = GraphedUNet(unet, recorder)
+    for rows in (2, 3):
+        for _ in range(PASSES_BEFORE_RECORDING):
+            assert same(graphed, unet, inputs(unet, rows=rows))
+    assert same(graphed, unet, inputs(unet, rows=2))
+    assert recorder.captured == 2
+
+
+def test_without_memory_for_a_recording_its_passes_run_as_they_are_and_others_are_recorded_again(
     unet: UNet, caplog: pytest.LogCaptureFixture
 ) -> None:
+    recorder = Recorder()
+
+    def only_small_ones(work: Work) -> tuple[Callable[[], None], torch.Tensor]:
+        if len(work()) > 2:
+            raise torch.OutOfMemoryError("no memory")
+        return recorder(work)
+
+    graphed = GraphedUNet(unet, only_small_ones)
+    with caplog.at_level(logging.WARNING):
+        for rows in (2, 3, 2):
+            for _ in range(PASSES_BEFORE_RECORDING + 2):
+                assert same(graphed, unet, inputs(unet, rows=rows))
+    said = [record.message for record in caplog.records]
+    assert said == ["no memory to record a pass of 3 rows, which stays slower: no memory"]
+    assert recorder.captured == 2
+
+
+def test_a_device_that_cannot_record_is_said_so_and_nothing_is_built_on_it(unet: UNet) -> None:
     def refuse(_work: Work) -> Any:
-        raise torch.OutOfMemoryError("no memory")
+        raise RuntimeError("operation not permitted when stream is capturing")
 
     graphed = GraphedUNet(unet, refuse)
-    with caplog.at_level(logging.WARNING):
-        for _ in range(PASSES_BEFORE_RECORDING + 2):
-            assert same(graphed, unet, inputs(unet))
-    assert [record.message for record in caplog.records] == [
-        "CUDA graphs are off, passes take longer from now on: no memory"
-    ]
+    for _ in range(PASSES_BEFORE_RECORDING - 1):
+        assert same(graphed, unet, inputs(unet))
+    with pytest.raises(EngineDied, match=r"not permitted.*FOI_EXECUTION=eager"):
+        same(graphed, unet, inputs(unet))
 
 
-def test_a_compiled_pass_is_used_once_it_is_ready_and_holds_nobody_before(unet: UNet) -> None:
-    recorder, compiler = Recorder(), Compiler(backend="aot_eager")
-    graphed = GraphedUNet(unet, recorder, compiler)
-    given = inputs(unet, focused=True)
-    for _ in range(PASSES_BEFORE_RECORDING):
-        assert same(graphed, unet, given)
-    assert recorder.captured == 0, "it is still being compiled"
+def settle(compiler: Compiler) -> None:
     assert compiler._thread is not None
     compiler._thread.join()
-    assert same(graphed, unet, inputs(unet, 5, focused=True))
-    assert (recorder.captured, recorder.replayed) == (1, 1)
+
+
+def test_compiled_passes_are_used_once_they_are_ready_and_hold_nobody_before(unet: UNet) -> None:
+    recorder, compiler = Recorder(), Compiler(backend="aot_eager")
+    graphed = GraphedUNet(unet, recorder, compiler)
+    for count, focused in enumerate((False, True)):
+        for _ in range(PASSES_BEFORE_RECORDING):
+            assert same(graphed, unet, inputs(unet, focused=focused))
+        assert recorder.captured == count, "it is still being compiled"
+        settle(compiler)
+        assert same(graphed, unet, inputs(unet, 5, focused=focused))
+        assert (recorder.captured, recorder.replayed) == (count + 1, count + 1)
+
+
+def test_what_cannot_be_compiled_is_recorded_as_it_is_and_not_tried_again(
+    unet: UNet, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = []
+
+    def broken(*_: Any) -> Any:
+        tried.append(1)
+        raise RuntimeError("no C compiler")
+
+    recorder, compiler = Recorder(), Compiler(backend=broken)  # type: ignore[arg-type]
+    graphed = GraphedUNet(unet, recorder, compiler)
+    with caplog.at_level(logging.WARNING, logger="foi_core"):
+        for _ in range(PASSES_BEFORE_RECORDING):
+            assert same(graphed, unet, inputs(unet, rows=5))
+        settle(compiler)
+        for _ in range(3):
+            assert same(graphed, unet, inputs(unet, rows=5))
+    assert (len(tried), recorder.captured) == (1, 1)
+    assert "no C compiler" in caplog.text
