@@ -68,11 +68,11 @@ def admitted(model: Model, image: Image.Image, spec: EditSpec, recipe: Recipe | 
 
 
 def _numbers(model: Model, steps: schedule.Schedule, s_I: float, s_T: float) -> Tensor:
-    """Every step's `Numbers`, (steps, 5)."""
-    xi = [attention.xi(float(t) / model.train_timesteps) for t in steps.timesteps]
+    """Every step's `Numbers`, (steps, 8)."""
+    xi = torch.tensor([attention.xi(float(t) / model.train_timesteps) for t in steps.timesteps])
     constant = torch.ones(len(steps))
-    columns = Numbers(steps.sigmas[:-1], steps.sigmas[1:], s_I * constant, s_T * constant, torch.tensor(xi))
-    return torch.stack(columns, dim=1).float()
+    euler = schedule.coefficients(steps.sigmas, model.scheduler.config.prediction_type)
+    return torch.stack(Numbers(*euler, s_I=s_I * constant, s_T=s_T * constant, xi=xi), dim=1).float()
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -30,20 +30,20 @@ class Denoiser:
         batch = Batch.of(states, self.null_text, model.unet.sizes(states[0].latent_size))
         numbers = Numbers(*torch.stack([s.numbers[s.step] for s in states])[:, :, None, None, None].unbind(1))
         latents = torch.cat([s.latents for s in states])
-        (eIT, eI0, e00), found = self._predictions(states, batch, schedule.model_input(latents, numbers.sigma), numbers)
+        (eIT, eI0, e00), found = self._predictions(states, batch, numbers.input_scale * latents, numbers)
 
         where = union(states, found, batch.parts) if batch.watch else batch.where
         if where is None:
             prediction = guidance.ip2p_guidance(e00, eI0, eIT, numbers.s_I, numbers.s_T)
         else:
             prediction = guidance.disentangled_guidance(e00, eI0, eIT, numbers.s_I, numbers.s_T, where)
-        clean = schedule.denoised(latents, prediction, numbers.sigma, model.scheduler.config.prediction_type)
+        clean = schedule.denoised(latents, prediction, numbers.skip, numbers.out)
         for i, (state, one) in enumerate(zip(states, found, strict=True)):
             if one is not None and state.recipe.outside is not None:
                 source = state.image_latents[0] * model.vae.config.scaling_factor
                 clean[i] = state.recipe.outside(clean[i], source, one.regions.union(state.latent_size))
         noise = torch.stack([s.noise[s.step] for s in states])
-        stepped = schedule.euler_ancestral_step(latents, clean, numbers.sigma, numbers.sigma_next, noise)
+        stepped = schedule.euler_ancestral_step(latents, clean, numbers.drift, numbers.up, noise)
         for i, state in enumerate(states):
             state.latents, state.clean, state.found = stepped[i : i + 1], clean[i : i + 1], found[i]
             state.unet_rows += batch.owners.count(i)

@@ -61,12 +61,17 @@ class GraphedUNet:
         self._recordings.move_to_end(makeup)
         return self._recordings[makeup](inputs)
 
+    def _work(self, makeup: Makeup, inputs: Sequence[Tensor]) -> Pass | None:
+        """What to record; None as long as it is being compiled."""
+        plain = _pass(self._unet, makeup.null_row)
+        return plain if self._compiler is None else self._compiler.compiled(makeup, plain, inputs)
+
     def _record(self, makeup: Makeup, inputs: Sequence[Tensor]) -> bool:
         """Whether there is a recording now. One for which there was no memory is not tried again."""
         if makeup in self._too_large:
             return False
-        work = plain = _pass(self._unet, makeup.null_row)
-        if self._compiler is not None and (work := self._compiler.compiled(makeup, plain, inputs)) is None:
+        work = self._work(makeup, inputs)
+        if work is None:
             return False
         while len(self._recordings) >= MOST_RECORDINGS:
             oldest, _ = self._recordings.popitem(last=False)

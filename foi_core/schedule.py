@@ -4,6 +4,7 @@ steps."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from diffusers import EulerAncestralDiscreteScheduler
@@ -42,27 +43,41 @@ def start_latents(schedule: Schedule, source: Tensor, noise: Tensor) -> Tensor:
     return noise * schedule.start_sigma if schedule.from_noise else source + noise * schedule.start_sigma
 
 
-def model_input(latents: Tensor, sigma: Tensor) -> Tensor:
-    """Latents as the UNet wants them: unit variance. `sigma` is (n, 1, 1, 1)."""
-    return latents / (sigma**2 + 1).sqrt()
+class Coefficients(NamedTuple):
+    """What each step multiplies by, (n,): with the step's sigma and the next one's,
+
+    clean = skip * latents + out * prediction       the clean latents that a prediction stands for
+    stepped = latents + drift * (latents - clean) + up * noise
+    """
+
+    input_scale: Tensor  # 1 / sqrt(sigma^2 + 1): the UNet wants latents of unit variance
+    skip: Tensor
+    out: Tensor
+    drift: Tensor  # (sigma_down - sigma) / sigma
+    up: Tensor  # sigma_up
 
 
-def denoised(latents: Tensor, prediction: Tensor, sigma: Tensor, prediction_type: str) -> Tensor:
-    """The clean latents that a prediction stands for."""
-    if prediction_type == "epsilon":
-        return latents - sigma * prediction
-    return latents / (sigma**2 + 1) - prediction * sigma / (sigma**2 + 1).sqrt()
-
-
-def euler_ancestral_step(latents: Tensor, clean: Tensor, sigma: Tensor, sigma_next: Tensor, noise: Tensor) -> Tensor:
-    """One step from `sigma` to `sigma_next` (each (n, 1, 1, 1)) with fresh `noise`; edits may be at different steps."""
+def coefficients(sigmas: Tensor, prediction_type: str) -> Coefficients:
+    """Of a schedule's `sigmas` (n + 1,), for predictions of noise ("epsilon") or of velocity."""
+    sigma, sigma_next = sigmas[:-1], sigmas[1:]
+    variance = sigma**2 + 1
     variance_up = sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2
-    sigma_up = variance_up.sqrt()
     sigma_down = (sigma_next**2 - variance_up).clamp_min(0).sqrt()
-    direction = (latents - clean) / sigma
-    return latents + direction * (sigma_down - sigma) + noise * sigma_up
+    noise = prediction_type == "epsilon"
+    return Coefficients(
+        input_scale=1 / variance.sqrt(),
+        skip=torch.ones_like(sigma) if noise else 1 / variance,
+        out=-sigma if noise else -sigma / variance.sqrt(),
+        drift=(sigma_down - sigma) / sigma,
+        up=variance_up.sqrt(),
+    )
 
 
-def as_column(values: list[float], like: Tensor) -> Tensor:
-    """One number an edit, (n, 1, 1, 1), on the device of `like`."""
-    return torch.tensor(values, dtype=torch.float32, device=like.device)[:, None, None, None]
+def denoised(latents: Tensor, prediction: Tensor, skip: Tensor, out: Tensor) -> Tensor:
+    """The clean latents; all (n, C, h, w) or (n, 1, 1, 1)."""
+    return torch.addcmul(skip * latents, out, prediction)
+
+
+def euler_ancestral_step(latents: Tensor, clean: Tensor, drift: Tensor, up: Tensor, noise: Tensor) -> Tensor:
+    """One step with fresh `noise`; all (n, C, h, w) or (n, 1, 1, 1): edits may be at different steps."""
+    return torch.addcmul(torch.addcmul(latents, drift, latents - clean), up, noise)

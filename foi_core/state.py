@@ -43,8 +43,11 @@ class Part(NamedTuple):
 class Numbers(NamedTuple):
     """The numbers of one step, or of one step of several edits, (n,) each."""
 
-    sigma: Tensor
-    sigma_next: Tensor
+    input_scale: Tensor  # this and the next four: as `Coefficients` has them
+    skip: Tensor
+    out: Tensor
+    drift: Tensor
+    up: Tensor
     s_I: Tensor
     s_T: Tensor
     xi: Tensor
@@ -62,7 +65,7 @@ class EditState:
     keywords: tuple[Keyword | None, ...]  # as given, or found by rule; None is found in the attention
     threshold: float
     schedule: Schedule
-    numbers: Tensor  # (len(schedule), 5) float32: every step's Numbers
+    numbers: Tensor  # (len(schedule), 8) float32: every step's Numbers
     time_shifts: Tensor  # (len(schedule), shifts): every step's, as `UNet.time_shifts` gives them
     noise: Tensor  # (len(schedule), C, h, w): drawn by the edit's own seed, so that its neighbours do not matter
     latents: Tensor  # (1, C, h, w), scaled, float32

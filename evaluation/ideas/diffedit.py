@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from PIL import Image
 
-from foi_core import EditSpec, SubInstruction, images, masks, schedule
+from foi_core import EditSpec, SubInstruction, images, masks
 from foi_core.engine import Engine
 
 NOISES = 10
@@ -21,11 +21,11 @@ def diffedit_mask(engine: Engine, image: Image.Image, part: SubInstruction, seed
     """
     model = engine._model
     state = engine.admit(image, EditSpec((part,), method="ip2p", strength=STRENGTH, seed=seed))
-    sigma = schedule.as_column([float(state.schedule.sigmas[0])], state.latents)
+    sigma = float(state.schedule.sigmas[0])
     source = state.image_latents * model.vae.config.scaling_factor
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn((NOISES, *source.shape[1:]), generator=generator).to(source.device)
-    noisy = schedule.model_input(source + sigma * noise, sigma)
+    noisy = (source + sigma * noise) * float(state.numbers[0, 0])  # as the UNet wants it
     rows = torch.cat([noisy, state.image_latents.expand(NOISES, -1, -1, -1)], dim=1).repeat(2, 1, 1, 1)
     texts = torch.cat([state.instruction_text, engine._denoiser.null_text]).repeat_interleave(NOISES, dim=0)
     output = model.unet(rows.to(model.dtype), state.time_shifts[:1].expand(2 * NOISES, -1), texts, None, ()).float()

@@ -122,7 +122,7 @@ def test_without_guidance_by_the_picture_a_third_row_would_change_nothing(
     monkeypatch.setattr(EditState, "part", property(lambda state: part(state)._replace(unconditional=True)))
     three = engine.edit(picture(64, 64), spec(1, image_guidance_scale=1.0))
     assert (two.unet_rows, three.unet_rows) == (2 * 4, 3 * 4)
-    assert torch.allclose(fewer, engine.latents[1], atol=1e-5)
+    assert (fewer - engine.latents[1]).abs().max() <= 1e-5 * max(1, fewer.abs().max())
 
 
 def test_numbers_that_are_not_finite_end_only_their_own_edit(engine: Watched, start: Start) -> None:

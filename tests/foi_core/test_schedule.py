@@ -31,13 +31,27 @@ def test_the_start_is_the_picture_with_noise_and_noise_alone_at_full_strength() 
     assert schedule.start_latents(whole, source, noise).item() == pytest.approx(float(whole.sigmas[0]))
 
 
+def columns(sigmas: torch.Tensor, steps: tuple[int, ...], prediction_type: str = "epsilon") -> schedule.Coefficients:
+    """Of edits that are at these steps."""
+    every = schedule.coefficients(sigmas, prediction_type)
+    return schedule.Coefficients(*(values[list(steps)][:, None, None, None] for values in every))
+
+
 def test_a_step_by_hand() -> None:
-    latents, clean, noise = (torch.full((1, 1, 1, 1), v) for v in (5.0, 1.0, 1.0))
-    sigma, sigma_next = schedule.as_column([2.0], latents), schedule.as_column([1.0], latents)
+    latents, noise_predicted, noise = (torch.full((1, 1, 1, 1), v) for v in (5.0, 2.0, 1.0))
+    c = columns(torch.tensor([2.0, 1.0]), (0,))
+    assert c.input_scale.item() == pytest.approx(5**-0.5)
+    clean = schedule.denoised(latents, noise_predicted, c.skip, c.out)
+    assert clean.item() == pytest.approx(5 - 2 * 2)
     # up^2 = 1 (4 - 1) / 4 = .75, down = .5, direction = (5 - 1) / 2 = 2: 5 + 2 (.5 - 2) + .75^.5
-    assert schedule.euler_ancestral_step(latents, clean, sigma, sigma_next, noise).item() == pytest.approx(
-        2 + 0.75**0.5
-    )
+    stepped = schedule.euler_ancestral_step(latents, clean, c.drift, c.up, noise)
+    assert stepped.item() == pytest.approx(2 + 0.75**0.5)
+
+
+def test_the_last_step_arrives_at_the_clean_latents() -> None:
+    latents, clean, noise = (torch.full((1, 1, 1, 1), v) for v in (5.0, 1.0, 1.0))
+    c = columns(torch.tensor([2.0, 0.0]), (0,))
+    assert schedule.euler_ancestral_step(latents, clean, c.drift, c.up, noise).item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -45,17 +59,16 @@ def test_edits_at_different_steps_each_move_as_in_diffusers(prediction_type: str
     theirs = scheduler(prediction_type)
     plan = schedule.make_schedule(scheduler(prediction_type), 10, 1.0)
     generator = torch.Generator().manual_seed(0)
-    latents, output, noise = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(3))
+    latents, output = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2))
     at = (2, 7)
-    sigma = schedule.as_column([float(plan.sigmas[i]) for i in at], latents)
-    sigma_next = schedule.as_column([float(plan.sigmas[i + 1]) for i in at], latents)
-    clean = schedule.denoised(latents, output, sigma, prediction_type)
-    ours = schedule.euler_ancestral_step(latents, clean, sigma, sigma_next, torch.zeros_like(noise))
+    c = columns(plan.sigmas, at, prediction_type)
+    clean = schedule.denoised(latents, output, c.skip, c.out)
+    noise = torch.randn(latents[0].shape, generator=torch.Generator().manual_seed(3))
+    ours = schedule.euler_ancestral_step(latents, clean, c.drift, c.up, noise.expand_as(latents))
     for row, step in enumerate(at):
         theirs.set_timesteps(10)
         t = theirs.timesteps[step]
-        theirs.scale_model_input(latents[row], t)
+        scaled = theirs.scale_model_input(latents[row], t)
         stepped = theirs.step(output[row], t, latents[row], generator=torch.Generator().manual_seed(3)).prev_sample
-        up = ((sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2).sqrt())[row].item()
-        their_noise = torch.randn(latents[row].shape, generator=torch.Generator().manual_seed(3))
-        assert torch.allclose(ours[row], stepped - their_noise * up, atol=1e-4)
+        assert torch.allclose(c.input_scale[row] * latents[row], scaled, atol=1e-6)
+        assert torch.allclose(ours[row], stepped, atol=1e-4)
