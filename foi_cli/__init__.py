@@ -1,0 +1,1 @@
+"""The command line: `foi edit`, `foi serve`, `foi doctor` and the rest. Starting it loads no torch."""

@@ -1,0 +1,198 @@
+"""Edits made in this process, by the parts that a service and its worker are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from threading import Lock
+
+from PIL import Image
+from starlette.datastructures import UploadFile
+
+from foi_cli.configuration import read_settings
+from foi_cli.console import Tell, err
+from foi_cli.editors import Made
+from foi_cli.errors import EditError, UnusableError, UsageError
+from foi_cli.tasks import Task
+from foi_client.reading import read_edit
+from foi_core.batching import BatchingEngine, Capacity
+from foi_core.engine import Engine
+from foi_core.errors import EditCanceled, EngineDied, FoiError, InvalidParameter, UnsupportedCheckpoint
+from foi_core.result import EditResult
+from foi_core.spec import SEED_LIMIT, EditSpec
+from jobs.records import EditInput, EditRecord, Instruction, StoredFile, Submission, new_edit_id, now
+from jobs.settings import Settings
+from jobs.views import view
+from service import images, parsing
+from service.forms import Form
+from service.problems import Problem
+from worker.files import Files, succeeded
+from worker.reporter import Watched
+
+SERVICE_ONLY = frozenset(
+    {"image_url", "output_size", "priority", "deadline_s", "previews", "webhook_url", "webhook_events"}
+)
+
+
+class LocalEditor:
+    """Each output is one ticket of the engine, so that the edits of several threads share batches."""
+
+    def __init__(self, settings: Settings, engine: Engine, capacity: Capacity) -> None:
+        self.model = settings.model
+        self.in_flight = capacity.edits + 2  # one is encoded and one is decoded beside those that are stepped
+        self._settings = settings
+        self._lock, self._running, self._canceled = Lock(), dict[str, tuple[Watched, Tell]](), False
+        self._engine = BatchingEngine(engine, capacity, self._changed)
+
+    def edit(self, task: Task, tell: Tell) -> Made:
+        request, picture = self._read(task)
+        record = _record(request, picture.size)
+        results = self._results(record, request.spec, picture, tell)
+        kept = _Kept()
+        outcome = succeeded(record, picture, results, kept)
+        ended = record.model_copy(update={"status": outcome.status, "outcome": outcome})
+        edit = read_edit(view(ended).model_dump(mode="json"))
+        return Made(edit, lambda file: kept.contents[file.name])
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._canceled = True
+            for watched, _ in self._running.values():
+                watched.stop(EditCanceled("the edit was canceled"))
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def _read(self, task: Task) -> tuple[parsing.Request, Image.Image]:
+        """As the service reads a form. Raises UsageError."""
+        for name in sorted(SERVICE_ONLY & task.fields.keys()):
+            raise UsageError(f"{name} is for a service; leave it out, or give --server")
+        sent = task.form()
+        files = {name: UploadFile(io.BytesIO(content)) for name, (_, content, _) in sent.files.items()}
+        form = Form({name: [text] for name, text in sent.texts.items()}, files)
+        most = self._settings.max_pixels
+        try:
+            request = parsing.parse(form, self._settings, masks_only=task.looks)
+            picture = images.read_picture(files["image"].file, most)
+            parts = tuple(
+                replace(
+                    part, mask=None if name is None else images.read_mask(files[name].file, picture.size, most, name)
+                )
+                for part, name in zip(request.spec.instructions, request.masks, strict=True)
+            )
+        except Problem as problem:
+            raise UsageError(problem.detail) from problem
+        return replace(request, spec=replace(request.spec, instructions=parts)), picture
+
+    def _results(self, record: EditRecord, spec: EditSpec, picture: Image.Image, tell: Tell) -> list[EditResult]:
+        asked, edit_id = record.input, record.submission.id
+        try:
+            with self._lock:
+                if self._canceled:
+                    raise EditCanceled("the edit was canceled")
+                seeds = [(asked.seed + i) % SEED_LIMIT for i in range(asked.n)]
+                tickets = [self._engine.submit(picture, replace(spec, seed=seed)) for seed in seeds]
+                watched = Watched(edit_id, 1, tickets, None)
+                self._running[edit_id] = (watched, tell)
+            return watched.results()
+        except InvalidParameter as error:
+            raise UsageError(str(error)) from error
+        except EngineDied as error:
+            raise UnusableError(f"the device failed: {error}") from error
+        except FoiError as error:
+            raise EditError(str(error)) from error
+        finally:
+            with self._lock:
+                self._running.pop(edit_id, None)
+
+    def _changed(self) -> None:
+        """The engine has made a step. Nobody is told of an edit that has left."""
+        with self._lock:
+            for watched, tell in self._running.values():
+                progress = watched.report().progress
+                tell(progress.stage, progress.step, progress.steps)
+
+
+class _Kept(Files):
+    """Files that stay in memory until it is known where they go."""
+
+    def __init__(self) -> None:
+        self.stored, self.contents = {}, dict[str, bytes]()
+
+    def put(self, name: str, data: bytes, media_type: str = "image/png") -> str:
+        self.contents[name] = data
+        digest = hashlib.sha256(data).hexdigest()
+        self.stored[name] = StoredFile(key=name, media_type=media_type, sha256=digest, size=len(data))
+        return name
+
+
+@contextmanager
+def open_local(many: bool) -> Iterator[LocalEditor]:
+    """The model of the settings, loaded. Raises UsageError and UnusableError."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    settings = read_settings()
+    with err.status(f"loading the model {settings.model}"):
+        engine = load_engine(settings)
+        edits = settings.max_in_flight
+        capacity = Capacity.measured(engine, edits) if many else Capacity(edits, edits * engine.native_cells)
+    editor = LocalEditor(settings, engine, capacity)
+    try:
+        yield editor
+    finally:
+        editor.close()
+
+
+def load_engine(settings: Settings) -> Engine:
+    """Raises UnusableError."""
+    try:
+        return Engine.load(
+            settings.model,
+            settings.device,
+            settings.dtype,
+            revision=settings.model_revision,
+            allow_pickle=settings.allow_pickle,
+            safety_checker=settings.safety_checker,
+            execution=settings.execution,
+        )
+    except UnsupportedCheckpoint as error:
+        raise UnusableError(f"the model {settings.model!r} cannot be used: {error}") from error
+    except InvalidParameter as error:
+        raise UnusableError(f"FOI_{error.field.upper()}: {error}") from error
+
+
+def _record(request: parsing.Request, size: tuple[int, int]) -> EditRecord:
+    """The edit as a service would know it."""
+    spec, created_at = request.spec, now()
+    parts = [
+        Instruction(
+            text=part.text,
+            keyword=part.keyword,
+            keyword_source="given" if part.keyword else None,
+            intensity=part.intensity,
+            mask=name,
+        )
+        for part, name in zip(spec.instructions, request.masks, strict=True)
+    ]
+    asked = EditInput.from_spec(
+        spec,
+        parts,
+        seed=secrets.randbelow(SEED_LIMIT) if spec.seed is None else spec.seed,
+        n=request.n,
+        output_size=request.output_size,
+        output_format=request.output_format,
+        width=size[0],
+        height=size[1],
+    )
+    submission = Submission(
+        id=new_edit_id(),
+        created_at=created_at,
+        input=asked,
+        metadata=request.metadata,
+        upload=StoredFile(key="", media_type="", sha256="", size=0),  # nobody will ask for it
+    )
+    return EditRecord(submission=submission, status="running", started_at=created_at, expires_at=created_at)
