@@ -2,6 +2,7 @@
 PYTHON ?= python3
 # PyTorch's own index with CPU builds. A CUDA machine: make setup TORCH_INDEX=https://download.pytorch.org/whl/cu130
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TEST_PROCESSES ?= 2
 VENV := .venv
 RUN := TRANSFORMERS_VERBOSITY=error $(VENV)/bin/python
 
@@ -25,8 +26,8 @@ demo: setup ## one real edit of two instructions over HTTP; pictures in out/demo
 serve: setup ## Redis, API and worker until Ctrl-C
 	$(RUN) -m worker.supervisor
 
-test: setup ## all tests
-	$(RUN) -m pytest
+test: setup ## all tests, in TEST_PROCESSES processes
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 browser: ## Chromium, for the tests of the page (Debian's package, as root); without it they are skipped
 	command -v chromium >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }

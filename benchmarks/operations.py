@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
-from unittest import mock
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -14,8 +13,8 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from foi_core import attention, modulated
 from foi_core.attention import Focus
+from foi_core.modulated import masks
 from foi_core.unet import UNet
 
 ROWS, TOKENS = 3, 77
@@ -59,9 +58,9 @@ def count(stock: UNet2DConditionModel) -> dict[str, int]:
     covers = tuple(torch.ones(1, h * w, dtype=torch.int32) for h, w in unet.sizes((side, side)))
     focus = Focus(covers, torch.ones(1, TOKENS, dtype=torch.int32), torch.ones(1, TOKENS), null_row=1)
     found["ip2p"] = _operations(lambda: unet(sample, time, text))
-    with mock.patch.object(attention, "modulated_attention", modulated.operator):
-        found["foi"] = _operations(lambda: unet(sample, time, text, focus))
-    found["foi_spelled_out"] = _operations(lambda: unet(sample, time, text, focus))
+    found["foi"] = _operations(lambda: unet(sample, time, text, focus))
+    on_cpu = focus._replace(masks=tuple(masks(cover, focus.owner) for cover in covers))
+    found["foi_spelled_out"] = _operations(lambda: unet(sample, time, text, on_cpu))
     return found
 
 

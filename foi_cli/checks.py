@@ -16,7 +16,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Literal
 
 from foi_cli.configuration import read_settings
-from foi_cli.errors import CliError, UnusableError
+from foi_cli.errors import CliError
 from foi_cli.info import PACKAGE, without_password
 
 if TYPE_CHECKING:  # that they can be imported is the first thing to find out
@@ -204,11 +204,11 @@ def _is_ours(host: str, port: int) -> bool:
 
 def look_at_model(settings: Settings) -> Finding:
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported: looking downloads nothing
-    from foi_cli.local import load_engine
+    from worker.loading import UnusableModelError, load_engine
 
     try:
-        engine = load_engine(settings)
-    except UnusableError as error:
+        engine = load_engine(settings, settings.device)
+    except UnusableModelError as error:
         if _is_absent(error):
             fix = "the first start downloads it, where the network allows; or set FOI_MODEL to its folder"
             return Finding("model", "warn", f"{settings.model} is not whole in the cache of this machine", fix)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,16 +21,19 @@ from foi_cli.tasks import Task
 from foi_client.reading import read_edit
 from foi_core.batching import BatchingEngine, Capacity
 from foi_core.engine import Engine
-from foi_core.errors import EditCanceled, EngineDied, FoiError, InvalidParameter, UnsupportedCheckpoint
+from foi_core.errors import EditCanceled, EngineDied, FoiError, InvalidParameter
 from foi_core.result import EditResult
-from foi_core.spec import SEED_LIMIT, EditSpec
-from jobs.records import EditInput, EditRecord, Instruction, StoredFile, Submission, new_edit_id, now
+from foi_core.spec import EditSpec
+from jobs.records import EditRecord, StoredFile, Submission, new_edit_id, now
 from jobs.settings import Settings
 from jobs.views import view
 from service import images, parsing
 from service.forms import Form
 from service.problems import Problem
+from service.submit import edit_input
+from worker.crew import PREPARED
 from worker.files import Files, succeeded
+from worker.loading import UnusableModelError, load_engine, warm_up
 from worker.reporter import Watched
 
 SERVICE_ONLY = frozenset(
@@ -44,7 +46,7 @@ class LocalEditor:
 
     def __init__(self, settings: Settings, engine: Engine, capacity: Capacity) -> None:
         self.model = settings.model
-        self.in_flight = capacity.edits + 2  # one is encoded and one is decoded beside those that are stepped
+        self.in_flight = capacity.edits + PREPARED
         self._settings = settings
         self._lock, self._running, self._canceled = Lock(), dict[str, tuple[Watched, Tell]](), False
         self._engine = BatchingEngine(engine, capacity, self._changed)
@@ -90,13 +92,12 @@ class LocalEditor:
         return replace(request, spec=replace(request.spec, instructions=parts)), picture
 
     def _results(self, record: EditRecord, spec: EditSpec, picture: Image.Image, tell: Tell) -> list[EditResult]:
-        asked, edit_id = record.input, record.submission.id
+        edit_id = record.submission.id
         try:
             with self._lock:
                 if self._canceled:
                     raise EditCanceled("the edit was canceled")
-                seeds = [(asked.seed + i) % SEED_LIMIT for i in range(asked.n)]
-                tickets = [self._engine.submit(picture, replace(spec, seed=seed)) for seed in seeds]
+                tickets = [self._engine.submit(picture, replace(spec, seed=seed)) for seed in record.input.seeds]
                 watched = Watched(edit_id, 1, tickets, None)
                 self._running[edit_id] = (watched, tell)
             return watched.results()
@@ -132,14 +133,23 @@ class _Kept(Files):
 
 
 @contextmanager
+def unusable() -> Iterator[None]:
+    """As the command says it: UnusableError."""
+    try:
+        yield
+    except UnusableModelError as error:
+        raise UnusableError(str(error)) from error
+
+
+@contextmanager
 def open_local(many: bool) -> Iterator[LocalEditor]:
     """The model of the settings, loaded. Raises UsageError and UnusableError."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     settings = read_settings()
-    with err.status(f"loading the model {settings.model}"):
-        engine = load_engine(settings)
+    with err.status(f"loading the model {settings.model}"), unusable():
+        engine = load_engine(settings, settings.device)
         edits = settings.max_in_flight
-        capacity = Capacity.measured(engine, edits) if many else Capacity(edits, edits * engine.native_cells)
+        capacity = warm_up(settings, engine) if many else Capacity(edits, edits * engine.native_cells)
     editor = LocalEditor(settings, engine, capacity)
     try:
         yield editor
@@ -147,51 +157,13 @@ def open_local(many: bool) -> Iterator[LocalEditor]:
         editor.close()
 
 
-def load_engine(settings: Settings) -> Engine:
-    """Raises UnusableError."""
-    try:
-        return Engine.load(
-            settings.model,
-            settings.device,
-            settings.dtype,
-            revision=settings.model_revision,
-            allow_pickle=settings.allow_pickle,
-            safety_checker=settings.safety_checker,
-            execution=settings.execution,
-        )
-    except UnsupportedCheckpoint as error:
-        raise UnusableError(f"the model {settings.model!r} cannot be used: {error}") from error
-    except InvalidParameter as error:
-        raise UnusableError(f"FOI_{error.field.upper()}: {error}") from error
-
-
 def _record(request: parsing.Request, size: tuple[int, int]) -> EditRecord:
     """The edit as a service would know it."""
-    spec, created_at = request.spec, now()
-    parts = [
-        Instruction(
-            text=part.text,
-            keyword=part.keyword,
-            keyword_source="given" if part.keyword else None,
-            intensity=part.intensity,
-            mask=name,
-        )
-        for part, name in zip(spec.instructions, request.masks, strict=True)
-    ]
-    asked = EditInput.from_spec(
-        spec,
-        parts,
-        seed=secrets.randbelow(SEED_LIMIT) if spec.seed is None else spec.seed,
-        n=request.n,
-        output_size=request.output_size,
-        output_format=request.output_format,
-        width=size[0],
-        height=size[1],
-    )
+    created_at = now()
     submission = Submission(
         id=new_edit_id(),
         created_at=created_at,
-        input=asked,
+        input=edit_input(request, {name: name for name in request.masks if name}, size),
         metadata=request.metadata,
         upload=StoredFile(key="", media_type="", sha256="", size=0),  # nobody will ask for it
     )

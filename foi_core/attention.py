@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foi_core import choices
-from foi_core.modulated import NULL_EVERYWHERE, modulated_attention
+from foi_core.modulated import NULL_EVERYWHERE, Masks, modulated_attention, spelled_out
 from foi_core.regions import Regions, Size
 
 
@@ -58,6 +58,7 @@ class Focus(NamedTuple):
     owner: Tensor  # (f, tokens) int32
     gain: Tensor  # (f, tokens): alpha xi(t)
     null_row: int  # of the first; the (I, null) rows stand in the same order
+    masks: tuple[Masks, ...] | None = None  # by level, where modulation is spelled out: on a CPU
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, focus: Focus | None, level: int) -> Tensor:
@@ -65,9 +66,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, focus: Focus | None, level
     if focus is None:
         return F.scaled_dot_product_attention(query, key, value)
     f, null = len(focus.owner), slice(focus.null_row, focus.null_row + len(focus.owner))
-    modulated = modulated_attention(
-        query[:f], key[:f], value[:f], query[null], key[null], focus.covers[level], focus.owner, focus.gain
-    )
+    rows = query[:f], key[:f], value[:f], query[null], key[null]
+    if focus.masks is not None:
+        modulated = spelled_out(*rows, focus.masks[level], focus.gain)
+    else:
+        modulated = modulated_attention(*rows, focus.covers[level], focus.owner, focus.gain)
     stock = F.scaled_dot_product_attention(query[f:], key[f:], value[f:])
     # Joined as (B, queries, heads, d), which is how both lie in memory, and how the next layer reads them.
     return torch.cat([modulated.transpose(1, 2), stock.transpose(1, 2)]).transpose(1, 2)

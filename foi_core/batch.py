@@ -1,4 +1,4 @@
-"""The rows of a UNet pass: what they share from step to step, while the same edits take the same part in it."""
+"""The rows of a UNet pass: what they share from step to step, while the same edits take the same role in it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from foi_core.attention import Focus, FocusRow, Rewrite
-from foi_core.state import EditState, Found, Part
-
-Size = tuple[int, int]  # (h, w)
+from foi_core.modulated import Masks, masks
+from foi_core.regions import Size
+from foi_core.state import EditState, Found, Role
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +19,8 @@ class Batch:
     """For n edits: n (I, T) rows, those in focus first; n (I, null) rows; u (null, null) rows, where Eq. 1 and 9 need
     them; and rows that are only watched, for edits whose mask step sees each sub-instruction apart."""
 
-    edits: tuple[int, ...]  # id() of each: they hold on to this batch, so that no other object has their ids
-    parts: tuple[Part, ...]
+    ids: tuple[int, ...]  # of the edits: they hold on to this batch, so that no other object has their ids
+    roles: tuple[Role, ...]
     watch: tuple[int, ...]  # rows whose attention the masks are made of
     owners: tuple[int, ...]  # each row's edit
     rows: Tensor  # the same, (B,)
@@ -35,11 +35,11 @@ class Batch:
     def of(cls, edits: Sequence[EditState], null_text: Tensor, sizes: tuple[Size, ...]) -> Batch:
         """Those in focus come first. `null_text` (1, tokens, keys and values); `sizes` of every level of the UNet. The
         batch of the step before, if it still holds."""
-        ids, parts = tuple(map(id, edits)), tuple(edit.part for edit in edits)
+        ids, roles = tuple(map(id, edits)), tuple(edit.role for edit in edits)
         last = edits[0].batch
-        if last is not None and (last.edits, last.parts) == (ids, parts) and all(edit.batch is last for edit in edits):
+        if last is not None and (last.ids, last.roles) == (ids, roles) and all(edit.batch is last for edit in edits):
             return last
-        batch = cls._assembled(edits, ids, parts, null_text, sizes)
+        batch = cls._assembled(edits, ids, roles, null_text, sizes)
         for edit in edits:
             edit.batch = batch
         return batch
@@ -49,13 +49,13 @@ class Batch:
         cls,
         edits: Sequence[EditState],
         ids: tuple[int, ...],
-        parts: tuple[Part, ...],
+        roles: tuple[Role, ...],
         null_text: Tensor,
         sizes: tuple[Size, ...],
     ) -> Batch:
         n, every = len(edits), range(len(edits))
-        unconditional = [i for i in every if parts[i].unconditional]
-        apart = {i: edits[i].apart_text for i in every if parts[i].watches_apart}
+        unconditional = [i for i in every if roles[i].unconditional]
+        apart = {i: edits[i].apart_text for i in every if roles[i].watches_apart}
         texts = [text for text in apart.values() if text is not None]
         extra = [i for i, text in apart.items() if text is not None for _ in text]
         plain = 2 * n + len(unconditional)
@@ -65,21 +65,21 @@ class Batch:
         condition = images[rows]
         condition[2 * n : plain] = 0
         nulls = null_text.expand(n + len(unconditional), -1, -1)
-        taking = any(part.takes_masks for part in parts)
+        taking = any(role.takes_masks for role in roles)
         return cls(
-            edits=ids,
-            parts=parts,
-            watch=(*(i for i in every if parts[i].takes_masks and i not in apart), *range(plain, len(owners))),
+            ids=ids,
+            roles=roles,
+            watch=(*(i for i in every if roles[i].takes_masks and i not in apart), *range(plain, len(owners))),
             owners=owners,
             rows=rows,
             e00=_indices(
-                [2 * n + unconditional.index(i) if parts[i].unconditional else n + i for i in every], images.device
+                [2 * n + unconditional.index(i) if roles[i].unconditional else n + i for i in every], images.device
             ),
             condition=condition,
             text=torch.cat([*(edit.instruction_text for edit in edits), nulls, *texts]),
-            where=None if taking else union(edits, [edit.found for edit in edits], parts),
-            focused=Focused.of([edit for edit in edits if edit.part.in_focus], sizes),
-            rewrites=tuple(_rewrite(edits[i], i, n + i) for i in every if parts[i].rewritten),
+            where=None if taking else union(edits, [edit.found for edit in edits], roles),
+            focused=Focused.of([edit for edit in edits if edit.role.in_focus], sizes),
+            rewrites=tuple(_rewrite(edits[i], i, n + i) for i in every if roles[i].rewritten),
         )
 
     def focus(self, xi: Tensor) -> Focus | None:
@@ -87,7 +87,7 @@ class Batch:
         if self.focused is None:
             return None
         gain = self.focused.alpha * xi[: len(self.focused.alpha), None]
-        return Focus(self.focused.covers, self.focused.owner, gain, null_row=len(self.edits))
+        return Focus(self.focused.covers, self.focused.owner, gain, len(self.ids), self.focused.masks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,24 +97,28 @@ class Focused:
     covers: tuple[Tensor, ...]  # by level, (f, cells) int32
     owner: Tensor  # (f, tokens) int32
     alpha: Tensor  # (f, tokens)
+    masks: tuple[Masks, ...] | None
 
     @classmethod
     def of(cls, edits: Sequence[EditState], sizes: tuple[Size, ...]) -> Focused | None:
         pairs = [(edit.found.regions, policy) for edit in edits if edit.found and (policy := edit.recipe.attention)]
         if not pairs:
             return None
+        covers = tuple(torch.stack([policy(regions, size) for regions, policy in pairs]) for size in sizes)
+        owner = torch.stack([regions.owner for regions, _ in pairs])
         return cls(
-            covers=tuple(torch.stack([policy(regions, size) for regions, policy in pairs]) for size in sizes),
-            owner=torch.stack([regions.owner for regions, _ in pairs]),
+            covers=covers,
+            owner=owner,
             alpha=torch.stack([regions.alpha for regions, _ in pairs]),
+            masks=tuple(masks(cover, owner) for cover in covers) if owner.device.type == "cpu" else None,
         )
 
 
-def union(edits: Sequence[EditState], found: Sequence[Found | None], parts: Sequence[Part]) -> Tensor | None:
+def union(edits: Sequence[EditState], found: Sequence[Found | None], roles: Sequence[Role]) -> Tensor | None:
     """M_union of Eq. 8, (n, 1, h, w), ones for edits at steps that Eq. 9 does not guide; None: none of them is."""
     size = edits[0].latent_size
     unions = [
-        one.regions.union(size) if one and part.disentangled else None for one, part in zip(found, parts, strict=True)
+        one.regions.union(size) if one and role.disentangled else None for one, role in zip(found, roles, strict=True)
     ]
     if all(one is None for one in unions):
         return None

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 MAP_SIDE = 16
 """Eq. 2: maps come from the UNet level whose map is nearest to 16x16 at the model's native size (faithful)."""
 
@@ -28,10 +26,9 @@ XI_FACTOR, XI_POWER = 0.05, 4
 """Eq. 7: xi(t) = 0.05 t^4 with t = timestep / number of training timesteps. Eq. 6's max(X) is DenseDiffusion's, whose
 form it follows: per head and query, over all tokens, start and padding included."""
 
-UNOWNED_TOKENS: Literal["union", "zero"] = "union"
-"""Eq. 3: columns of M for tokens in no sub-instruction (start, end, padding, separators) hold the union of the masks.
-CLIP is causal, so the end and padding tokens carry the whole text's meaning: inside the union they act, outside they
-do not."""
+# Tokens of no sub-instruction. Eq. 3: columns of M for start, end, padding and separators hold the union of the masks.
+# CLIP is causal, so the end and padding tokens carry the whole text's meaning: inside the union they act, outside they
+# do not.
 
 SEPARATOR = ", "
 """How sub-instructions are joined into the composite instruction T."""

@@ -26,13 +26,13 @@ class Denoiser:
     def step(self, states: list[EditState]) -> None:
         """One step for edits of one latent size, each at its own: one UNet batch, two or three rows an edit. If it
         raises, no state has changed, and the step may be tried again."""
-        model, states = self._model, sorted(states, key=lambda state: not state.part.in_focus)
+        model, states = self._model, sorted(states, key=lambda state: not state.role.in_focus)
         batch = Batch.of(states, self.null_text, model.unet.sizes(states[0].latent_size))
         numbers = Numbers(*torch.stack([s.numbers[s.step] for s in states])[:, :, None, None, None].unbind(1))
         latents = torch.cat([s.latents for s in states])
         (eIT, eI0, e00), found = self._predictions(states, batch, numbers.input_scale * latents, numbers)
 
-        where = union(states, found, batch.parts) if batch.watch else batch.where
+        where = union(states, found, batch.roles) if batch.watch else batch.where
         if where is None:
             prediction = guidance.ip2p_guidance(e00, eI0, eIT, numbers.s_I, numbers.s_T)
         else:

@@ -24,7 +24,7 @@ def take_masks(states: list[EditState], batch: Batch, watch: Watch, output: Tens
 
 def _found(state: EditState, rows: list[Seen]) -> Found:
     parts = state.spec.instructions
-    each = rows if state.part.watches_apart else rows * len(parts)
+    each = rows if state.role.watches_apart else rows * len(parts)
     found, maps, keywords = zip(*(_region(state, i, seen) for i, seen in enumerate(each)), strict=True)
     return Found(regions.assemble(list(found), state.text, [part.intensity for part in parts]), maps, keywords)
 
@@ -35,11 +35,11 @@ def _region(state: EditState, i: int, seen: Seen) -> tuple[regions.Region, Tenso
     if given is not None:
         grid = (seen.attention.shape[0], seen.attention.shape[1])
         return regions.Region.from_picture(given, grid, seen.attention.device), None, keyword
-    text, at = (state.texts_apart[i], 0) if state.part.watches_apart else (state.text, i)
+    text, at = (state.texts_apart[i], 0) if state.role.watches_apart else (state.text, i)
     tokens = text.keywords[at]
     if keyword is None and text.words[at]:
         word, tokens = regions.most_concentrated(text.words[at], seen.attention)
-        in_whole = dict(state.text.words[i]).get(word, ()) if state.part.watches_apart else tokens
+        in_whole = dict(state.text.words[i]).get(word, ()) if state.role.watches_apart else tokens
         keyword = Keyword(word, in_whole, "attention")
     soft = state.recipe.mask_source.soft_map(seen, tokens)
     return state.recipe.mask_source.region(soft, state.threshold, state.image), soft, keyword

@@ -18,6 +18,7 @@ import importlib.util
 import logging
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,8 +58,6 @@ def modulated_attention(
     On CUDA it is one Triton kernel: no synchronisation, so that a CUDA graph can hold it (call it once before, to have
     it compiled). Elsewhere, and on CUDA where `triton` is not installed (a warning says so once), it is `reference`.
     """
-    if query.device.type == "cpu" and not torch.compiler.is_compiling():  # calling an operator costs a CPU too much
-        return reference(query, key, value, null_query, null_key, cover, owner, gain)
     return operator(query, key, value, null_query, null_key, cover, owner, gain)  # type: ignore[no-any-return]
 
 
@@ -72,12 +71,31 @@ def reference(
     owner: Tensor,
     gain: Tensor,
 ) -> Tensor:
-    """`modulated_attention` in PyTorch's own operations: the specification of the kernel, and fast on a CPU."""
-    own = (cover[:, :, None] & owner[:, None, :]) != 0  # (f, queries, tokens)
+    """`modulated_attention` in PyTorch's own operations: the specification of the kernel."""
+    return spelled_out(query, key, value, null_query, null_key, masks(cover, owner), gain)
+
+
+class Masks(NamedTuple):
+    """Where which scores hold, (f, 1, queries, tokens) each: `own` float32 of zeros and ones, `null` bool."""
+
+    own: Tensor
+    null: Tensor
+
+
+def masks(cover: Tensor, owner: Tensor) -> Masks:
+    """From their bits."""
+    own = (cover[:, :, None] & owner[:, None, :]) != 0
     null = (cover != 0)[:, :, None] & ~own
+    return Masks(own.float()[:, None], null[:, None])
+
+
+def spelled_out(
+    query: Tensor, key: Tensor, value: Tensor, null_query: Tensor, null_key: Tensor, where: Masks, gain: Tensor
+) -> Tensor:
+    """`reference` for masks that are there already: what a CPU does, layer after layer."""
     X, Y = _scores(query, key), _scores(null_query, null_key)
-    X.lerp_(X.amax(dim=-1, keepdim=True), (own * gain[:, None, :])[:, None])
-    torch.where(null[:, None], Y, X, out=X)  # two big buffers serve all: fresh ones cost more than the arithmetic
+    X.lerp_(X.amax(dim=-1, keepdim=True), where.own * gain[:, None, None, :])
+    torch.where(where.null, Y, X, out=X)  # two big buffers serve all: fresh ones cost more than the arithmetic
     attention = torch.softmax(X, dim=-1, out=Y)
     return empty_output(query).copy_(attention @ value.float())
 

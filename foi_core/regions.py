@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from foi_core import choices, images, masks
+from foi_core import images, masks
 from foi_core.tokens import TokenisedInstruction
 
 Size = tuple[int, int]  # (h, w)
@@ -44,7 +44,7 @@ class Region:
 @dataclass
 class Regions:
     """All regions of one edit, as the bits of a number: region i is bit i. `owner` (tokens,) int32 has the bits of the
-    regions in which a token acts: its own sub-instruction's; where it has none, as `choices.UNOWNED_TOKENS` says.
+    regions in which a token acts: its own sub-instruction's; all of them where it has none (choices.py says why).
     `alpha` (tokens,). M of Eq. 3 is where a cell's cover and a token's owner have a bit in common."""
 
     each: tuple[Region, ...]
@@ -78,6 +78,6 @@ def most_concentrated(words: tuple[Word, ...], attention: Tensor) -> Word:
 def assemble(each: list[Region], text: TokenisedInstruction, intensities: list[float]) -> Regions:
     """Regions with every token's owner and its alpha (1 for tokens of no sub-instruction)."""
     device, k = each[0].mask.device, len(each)
-    unowned = (1 << k) - 1 if choices.UNOWNED_TOKENS == "union" else 0
-    owner = torch.tensor([unowned if i == k else 1 << i for i in text.owner], dtype=torch.int32, device=device)
+    union = (1 << k) - 1
+    owner = torch.tensor([union if i == k else 1 << i for i in text.owner], dtype=torch.int32, device=device)
     return Regions(tuple(each), owner, torch.tensor([*intensities, 1.0], device=device)[list(text.owner)])

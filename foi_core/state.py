@@ -29,7 +29,7 @@ class Found:
     keywords: tuple[Keyword | None, ...]
 
 
-class Part(NamedTuple):
+class Role(NamedTuple):
     """What an edit does in one step."""
 
     takes_masks: bool
@@ -90,13 +90,13 @@ class EditState:
         return min(round(self.spec.mask_at * len(self.schedule)), len(self.schedule) - 1)
 
     @property
-    def part(self) -> Part:
+    def role(self) -> Role:
         """What it does in the present step."""
         assert self.spec.modulation_end is not None
         assert self.spec.disentangle_end is not None
         takes_masks = self.spec.method != "ip2p" and self.step == self.mask_step
         modulates = self.found is not None and self.step < round(self.spec.modulation_end * len(self.schedule))
-        return Part(
+        return Role(
             takes_masks=takes_masks,
             watches_apart=takes_masks and self.apart_text is not None,
             in_focus=modulates and self.recipe.attention is not None,

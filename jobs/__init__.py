@@ -1,1 +1,1 @@
-"""The life of one edit: its record and states, the blob store, the queue, the embedded Redis. Torch-free."""
+"""The life of one edit: record and states, files, queue, events, keys, webhooks, counts. Torch-free."""

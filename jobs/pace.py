@@ -29,6 +29,8 @@ def estimate(redis: Redis, queue: EditQueue, record: EditRecord) -> tuple[int | 
     if record.terminal:
         return None, None
     position = queue.position(record.submission.id, record.submission.priority) if record.status == "queued" else None
+    if record.submission.input.method == "masks":  # one step: what edits take says nothing of it
+        return position, None
     last: Any = redis.lrange(_LAST, 0, -1)
     places = sum(worker.places for worker in presence.present(redis) if worker.state == "ready")
     if not last or not places:

@@ -1,7 +1,7 @@
 """The queue of edits: RQ, with only ids in it and only functions that the worker itself names.
 
 One RQ queue per priority. RQ would pop from several queues by BLPOP, and a worker killed right after it loses the job;
-`EditsQueue` moves it (LMOVE) into RQ's intermediate list instead, from which the reaper brings it back. Whoever can
+`MovingQueue` moves it (LMOVE) into RQ's intermediate list instead, from which the reaper brings it back. Whoever can
 write to Redis can still make our worker run our own task: keep Redis private.
 """
 
@@ -69,7 +69,7 @@ def job_class(tasks: Mapping[str, Callable[..., object]]) -> type[AllowedJob]:
     return type("BoundJob", (AllowedJob,), {"tasks": dict(tasks)})
 
 
-class EditsQueue(Queue):  # type: ignore[misc]  # rq is untyped
+class MovingQueue(Queue):  # type: ignore[misc]  # rq is untyped
     """RQ's queue whose jobs are moved, never popped."""
 
     @classmethod
@@ -90,10 +90,10 @@ class EditsQueue(Queue):  # type: ignore[misc]  # rq is untyped
         return None
 
 
-def rq_queues(redis: Redis, jobs: type[AllowedJob] = AllowedJob) -> list[EditsQueue]:
+def rq_queues(redis: Redis, jobs: type[AllowedJob] = AllowedJob) -> list[MovingQueue]:
     """One for each priority, the most urgent first. `redis` must not decode: RQ wants bytes."""
     return [
-        EditsQueue(
+        MovingQueue(
             f"edits-{priority}",
             connection=redis,
             job_class=jobs,

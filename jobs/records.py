@@ -15,7 +15,7 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from foi_core.spec import EditSpec, Method, Preset, SubInstruction
+from foi_core.spec import SEED_LIMIT, EditSpec, Method, Preset, SubInstruction
 
 Status = Literal["queued", "running", "canceling", "succeeded", "failed", "canceled"]
 Priority = Literal["high", "normal", "low"]
@@ -97,9 +97,14 @@ class EditInput(Record):
 
     @classmethod
     def from_spec(cls, spec: EditSpec, instructions: Sequence[Instruction], **rest: Any) -> EditInput:
-        """`rest`: seed, output_format, width and height, and threshold_used once it is known."""
+        """`rest`: seed, n, output_size, output_format, width and height, and threshold_used once it is known."""
         numbers = {name: getattr(spec, name) for name in cls.model_fields.keys() & EditSpec.__dataclass_fields__.keys()}
         return cls(**{**numbers, **rest, "instructions": tuple(instructions)})
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of every output."""
+        return [(self.seed + i) % SEED_LIMIT for i in range(self.n)]
 
     def to_spec(self, masks: Sequence[Image.Image | None]) -> EditSpec:
         """The engine's view, with the stored masks loaded: one per sub-instruction, None where none was given."""

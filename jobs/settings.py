@@ -103,7 +103,7 @@ class Settings(BaseSettings):
         default=2, ge=1, description="Workers that may die under an edit before it fails with worker-lost."
     )
     hang_s: int = Field(
-        default=60, ge=5, description="A worker whose step or decoding takes longer, in seconds, is replaced."
+        default=60, ge=5, description="A worker whose encoding, step or decoding takes longer, in seconds, is replaced."
     )
     drain_s: int = Field(
         default=30,
@@ -126,7 +126,7 @@ def markdown_table() -> str:
     """The settings as a Markdown table: variable, default, meaning."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else f"`{field.default}`"
+        default = "" if field.default in (None, "") else f"`{field.default}`"
         rows.append(f"| `FOI_{name.upper()}` | {default} | {field.description} |")
     return "\n".join(rows)
 

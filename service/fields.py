@@ -246,9 +246,9 @@ OTHER_FIELDS = (
         {
             "type": "integer",
             "minimum": 1,
-            "maximum": 8,
             "default": 1,
-            "description": "How many outputs: the first has `seed`, the next `seed` + 1, and so on; one batch.",
+            "description": "How many outputs, at most what `/v1/info` says (8 unless set otherwise): the first has "
+            "`seed`, the next `seed` + 1, and so on; one batch.",
         },
     ),
     Field(

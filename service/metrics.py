@@ -43,7 +43,11 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 _HISTOGRAMS: dict[str, tuple[str, tuple[str, ...], Sequence[float]]] = {
     metrics.QUEUE_SECONDS: ("How long edits that succeeded had waited.", (), metrics.EDIT_BUCKETS_S),
-    metrics.RUN_SECONDS: ("How long edits that succeeded were in the engine.", (), metrics.EDIT_BUCKETS_S),
+    metrics.RUN_SECONDS: (
+        "How long edits that succeeded were in the engine, looks for masks left out.",
+        (),
+        metrics.EDIT_BUCKETS_S,
+    ),
     HTTP_SECONDS: (
         "Time until the end of the answer; event streams are left out.",
         ("method", "route"),

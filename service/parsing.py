@@ -16,6 +16,7 @@ from service.fields import END_EVENTS, SCALARS, SPEC_FIELDS, Field, json_value
 from service.forms import Form
 from service.problems import invalid
 
+OF_REGIONS = frozenset({"threshold", "mask_at", "modulation_end", "disentangle_end"})
 INSTRUCTION_KEYS = frozenset({"text", "keyword", "intensity", "mask"})
 
 
@@ -75,7 +76,7 @@ def parse(form: Form, settings: Settings, *, masks_only: bool = False) -> Reques
             InvalidParameter("webhook_events", form.texts["webhook_events"][0], "a webhook_url beside it")
         )
     if values.get("method") == "ip2p":
-        _check_plain(instructions, masks, errors)
+        _check_plain(instructions, masks, values, errors)
     errors.raise_any()
     with errors.collect():
         spec_values = {f.name: values[f.name] for f in SPEC_FIELDS if f.name in values}
@@ -110,8 +111,12 @@ def parse_texts(form: Form) -> tuple[SubInstruction, ...]:
     return instructions
 
 
-def _check_plain(instructions: Sequence[SubInstruction], masks: Sequence[str | None], errors: _Errors) -> None:
+def _check_plain(
+    instructions: Sequence[SubInstruction], masks: Sequence[str | None], values: Mapping[str, Any], errors: _Errors
+) -> None:
     """Plain InstructPix2Pix has no regions: what only they would obey is not quietly dropped."""
+    for name in sorted(OF_REGIONS & values.keys()):
+        errors.found.append(InvalidParameter(name, values[name], "method foi; ip2p has no regions"))
     for i, (part, mask) in enumerate(zip(instructions, masks, strict=True)):
         given = {"mask": mask, "keyword": part.keyword, "intensity": part.intensity if part.intensity != 1 else None}
         for name, value in given.items():

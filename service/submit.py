@@ -119,7 +119,7 @@ class Intake:
                 id=edit_id,
                 owner=begun.owner,
                 created_at=created_at,
-                input=_edit_input(request, names, size),
+                input=edit_input(request, names, size),
                 metadata=request.metadata,
                 upload=upload,
                 files=files,
@@ -182,7 +182,7 @@ class Intake:
         return self.blobs.put_input(edit_id, UPLOAD, file.read(), "application/octet-stream")
 
 
-def _edit_input(request: parsing.Request, mask_names: dict[str, str], size: tuple[int, int]) -> EditInput:
+def edit_input(request: parsing.Request, mask_names: dict[str, str], size: tuple[int, int]) -> EditInput:
     """The seed is drawn here, so that it is echoed from the start and a retry repeats it."""
     seed = request.spec.seed
     instructions = [

@@ -10,13 +10,30 @@ import pytest
 
 from tests.support import ROOT
 
-PACKAGES = {"foi_core", "jobs", "service", "worker", "foi_client", "demo", "evaluation", "benchmarks", "tests"}
+PACKAGES = {
+    "foi_core",
+    "jobs",
+    "service",
+    "worker",
+    "foi_client",
+    "foi_cli",
+    "deploy",
+    "demo",
+    "evaluation",
+    "benchmarks",
+    "tests",
+}
 ALLOWED = {
     "foi_core": {"foi_core"},
     "jobs": {"jobs", "foi_core"},
     "service": {"service", "jobs", "foi_core"},
     "worker": {"worker", "jobs", "foi_core"},
     "foi_client": {"foi_client"},
+    "foi_cli": {"foi_cli", "foi_client", "service", "worker", "jobs", "foi_core"},
+    "demo": {"demo", "foi_core"},
+    "evaluation": {"evaluation", "demo", "foi_core"},
+    "benchmarks": {"benchmarks", "demo", "evaluation", "jobs", "worker", "foi_core"},
+    "deploy": {"deploy", "jobs", "foi_core"},
 }
 TORCH_FREE = [
     "service.app",

@@ -1,1 +1,1 @@
-"""Processes: the worker that runs edits, the reaper that rescues them, the supervisor that keeps everything alive."""
+"""Processes: the worker that runs edits, the deliverer of webhooks, the supervisor that keeps everything alive."""

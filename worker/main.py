@@ -14,7 +14,6 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from foi_core.errors import EngineDied, InvalidParameter, UnsupportedCheckpoint
 from jobs import logs
 from jobs.blobs import BlobStore
 from jobs.connection import connect
@@ -24,6 +23,7 @@ from jobs.repository import EditRepository
 from jobs.settings import Settings
 from worker.crew import Crew
 from worker.housekeeping import Housekeeping
+from worker.loading import UnusableModelError, load_engine, warm_up
 from worker.reporter import Reporter
 
 if TYPE_CHECKING:  # it imports torch
@@ -70,14 +70,8 @@ def work(settings: Settings, url: str, name: str, load: Callable[[OnChange], Bat
         engine = load(reporter.changed)
         housekeeping.loaded(engine, _revision(settings.model, settings.model_revision))
         return _serve(Crew(engine, reporter, name, settings, url, blobs), housekeeping, settings.drain_s)
-    except UnsupportedCheckpoint as error:
-        print(f"foi: the model {settings.model!r} cannot be used: {error}", file=sys.stderr)
-        return EXIT_MODEL
-    except EngineDied as error:  # as it warmed up: it would again
+    except UnusableModelError as error:
         print(f"foi: {error}", file=sys.stderr)
-        return EXIT_MODEL
-    except InvalidParameter as error:  # of a setting that the engine has, like FOI_DEVICE
-        print(f"foi: FOI_{error.field.upper()}: {error}", file=sys.stderr)
         return EXIT_MODEL
     finally:
         reporter.close()
@@ -87,24 +81,15 @@ def work(settings: Settings, url: str, name: str, load: Callable[[OnChange], Bat
 def _warm_engine(settings: Settings, index: int, on_change: OnChange) -> BatchingEngine:
     import torch  # here, because it takes seconds: by now we are seen as starting
 
-    from foi_core.batching import BatchingEngine, Capacity
-    from foi_core.engine import Engine
+    from foi_core.batching import BatchingEngine
 
     device = settings.device
     if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
         device = f"cuda:{index % torch.cuda.device_count()}"
     if device == "cpu" or not torch.cuda.is_available():
         torch.set_num_threads(max(1, torch.get_num_threads() // settings.workers))
-    engine = Engine.load(
-        settings.model,
-        device,
-        settings.dtype,
-        revision=settings.model_revision,
-        allow_pickle=settings.allow_pickle,
-        safety_checker=settings.safety_checker,
-        execution=settings.execution,
-    )
-    return BatchingEngine(engine, Capacity.measured(engine, settings.max_in_flight), on_change)
+    engine = load_engine(settings, device)
+    return BatchingEngine(engine, warm_up(settings, engine), on_change)
 
 
 def _revision(model: str, asked: str | None) -> str:

@@ -12,7 +12,7 @@ from rq.registry import FailedJobRegistry
 from rq.worker_registration import clean_worker_registry
 
 from jobs.logs import get_logger
-from jobs.queue import EditsQueue, rq_queues
+from jobs.queue import MovingQueue, rq_queues
 from jobs.repository import EditRepository
 from worker.rq_worker import LEASE_S, RENEW_S
 from worker.task import worker_lost
@@ -94,20 +94,20 @@ class Reaper:
                 if execution.worker_name.startswith(worker_name):
                     self._connection.zadd(registry.key, {execution.composite_key: RECLAIMED}, xx=True)
 
-    def _stuck(self) -> list[tuple[EditsQueue, str]]:
+    def _stuck(self) -> list[tuple[MovingQueue, str]]:
         """Jobs that were popped a lease ago and never started: their worker died between the two."""
         popped = [(queue, job_id) for queue in self._queues for job_id in self._popped(queue)]
         now = time.monotonic()
         self._popped_since = {job_id: self._popped_since.get(job_id, now) for _, job_id in popped}
         return [(queue, job_id) for queue, job_id in popped if now - self._popped_since[job_id] > LEASE_S]
 
-    def _popped(self, queue: EditsQueue) -> list[str]:
+    def _popped(self, queue: MovingQueue) -> list[str]:
         taken = queue.intermediate_queue.get_job_ids()
         leases = queue.started_job_registry.get_job_and_execution_ids(cleanup=False) if taken else ()
         started = {job_id for job_id, _ in leases}
         return [job_id for job_id in taken if job_id not in started]
 
-    def _requeue(self, queue: EditsQueue, job_id: str) -> None:
+    def _requeue(self, queue: MovingQueue, job_id: str) -> None:
         log.warning("edit requeued: its worker died before it started", edit_id=job_id)
         with self._connection.pipeline(transaction=True) as pipeline:
             pipeline.lrem(queue.intermediate_queue_key, 1, job_id)

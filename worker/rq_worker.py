@@ -19,7 +19,7 @@ from rq.worker import WorkerStatus
 from foi_core.errors import EngineDied
 from jobs.connection import RedisError
 from jobs.logs import get_logger
-from jobs.queue import RETRIES, RUN_EDIT, EditsQueue, job_class, rq_queues
+from jobs.queue import RETRIES, RUN_EDIT, MovingQueue, job_class, rq_queues
 from worker.room import HandedBack, Place, Room
 
 LEASE_S = 6
@@ -35,7 +35,7 @@ log = get_logger(__name__)
 class EditWorker(SimpleWorker):  # type: ignore[misc]  # rq is untyped
     """Runs jobs in the calling thread. `work()` returns after `stop()`, when the running job is done."""
 
-    queue_class = EditsQueue
+    queue_class = MovingQueue
     death_penalty_class = TimerDeathPenalty
     dequeue_timeout = POLL_S
     should_run_maintenance_tasks = (
@@ -52,7 +52,7 @@ class EditWorker(SimpleWorker):  # type: ignore[misc]  # rq is untyped
             rq_queues(connection, jobs),
             name=name,
             connection=connection,
-            queue_class=EditsQueue,
+            queue_class=MovingQueue,
             job_class=jobs,
             serializer=JSONSerializer,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +21,7 @@ from foi_core.errors import (
     OutOfMemory,
     UnsafeResult,
 )
-from foi_core.spec import SEED_LIMIT, EditSpec
+from foi_core.spec import EditSpec
 from jobs import pace, pictures
 from jobs.blobs import BlobStore
 from jobs.logs import get_logger
@@ -37,7 +36,6 @@ from worker.room import HandedBack, Place
 if TYPE_CHECKING:  # it imports torch
     from foi_core.batching import BatchingEngine
 
-Look = Callable[[], Image.Image | None]
 
 log = get_logger(__name__)
 
@@ -129,8 +127,7 @@ class EditTask:
         if submission.deadline_at is not None:
             left = min(left, (submission.deadline_at - now()).total_seconds())
         priority, deadline = PRIORITIES.index(submission.priority), time.monotonic() + left
-        seeds = [(record.input.seed + i) % SEED_LIMIT for i in range(record.input.n)]
-        specs = [replace(spec, seed=seed) for seed in seeds]
+        specs = [replace(spec, seed=seed) for seed in record.input.seeds]
         tickets = [self.engine.submit(picture, one, priority=priority, deadline=deadline) for one in specs]
         look = partial(self.engine.preview, tickets[0]) if submission.previews else None
         running = Watched(submission.id, attempt, tickets, look)

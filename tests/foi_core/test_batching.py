@@ -118,8 +118,8 @@ def test_without_guidance_by_the_picture_a_third_row_would_change_nothing(
 ) -> None:
     two = engine.edit(picture(64, 64), spec(1, image_guidance_scale=1.0))
     fewer = engine.latents[1]
-    part = EditState.part.fget  # type: ignore[attr-defined]  # mypy sees the property's value
-    monkeypatch.setattr(EditState, "part", property(lambda state: part(state)._replace(unconditional=True)))
+    role = EditState.role.fget  # type: ignore[attr-defined]  # mypy sees the property's value
+    monkeypatch.setattr(EditState, "role", property(lambda state: role(state)._replace(unconditional=True)))
     three = engine.edit(picture(64, 64), spec(1, image_guidance_scale=1.0))
     assert (two.unet_rows, three.unet_rows) == (2 * 4, 3 * 4)
     assert (fewer - engine.latents[1]).abs().max() <= 1e-5 * max(1, fewer.abs().max())

@@ -135,13 +135,13 @@ def phases(engine: Engine, steps: int, **switches: float) -> tuple[list[int], li
     taken, modulated, disentangled = [], [], []
     for step in range(state.steps):
         state.step = step
-        part = state.part
-        if part.in_focus:
+        role = state.role
+        if role.in_focus:
             modulated.append(step)
-        if part.takes_masks:
+        if role.takes_masks:
             taken.append(step)
             state.found = Found(one, (), ())
-        if part.disentangled:
+        if role.disentangled:
             disentangled.append(step)
     return taken, modulated, disentangled
 
@@ -375,11 +375,3 @@ def test_a_device_or_precision_that_is_not_there_is_refused_by_name(field: str, 
     with pytest.raises(InvalidParameter) as caught:
         Engine.load("demo", *arguments)
     assert caught.value.field == field
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_finds_the_same_regions_as_the_cpu(tmp_path: Path) -> None:
-    folder = str(build_tiny_model(tmp_path))
-    cpu, cuda = (edit(Engine.load(folder, device, "float32"), picture()) for device in ("cpu", "cuda"))
-    for a, b in zip(cpu.masks, cuda.masks, strict=True):
-        assert np.mean(np.asarray(a) != np.asarray(b)) < 0.02

@@ -1,10 +1,9 @@
 """From regions to the masks of tokens, layers and latents."""
 
-import pytest
 import torch
 from PIL import Image
 
-from foi_core import choices, regions
+from foi_core import regions
 from foi_core.mask_sources import KeywordAttention, Seen
 from foi_core.tokens import TokenisedInstruction
 
@@ -30,11 +29,6 @@ def test_where_regions_overlap_every_instruction_acts() -> None:
     each = [regions.Region(torch.tensor([[1.0, 1.0, 0.0]])), regions.Region(torch.tensor([[0.0, 1.0, 1.0]]))]
     found = regions.assemble(each, TEXT, [1.0, 1.0])
     assert masks_of_tokens(found, (1, 3)) == [[1, 1, 0, 1], [1, 1, 1, 1], [1, 0, 1, 1]]
-
-
-def test_tokens_of_no_instruction_can_be_shut_out_instead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choices, "UNOWNED_TOKENS", "zero")
-    assert masks_of_tokens(two_regions(), (1, 3)) == [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
 
 
 def test_alpha_is_each_instructions_intensity_over_its_own_tokens_and_one_elsewhere() -> None:

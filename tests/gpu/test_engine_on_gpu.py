@@ -86,6 +86,13 @@ def test_memory_does_not_grow_with_edits() -> None:
     assert reserved[-1] <= reserved[4]
 
 
+def test_cuda_finds_the_same_regions_as_the_cpu() -> None:
+    picture = Image.open(SAMPLE).convert("RGB")
+    cpu, cuda = (Engine.load("demo", device, "float32").edit(picture, specs()[0]) for device in ("cpu", "cuda"))
+    for a, b in zip(cpu.masks, cuda.masks, strict=True):
+        assert np.mean(np.asarray(a) != np.asarray(b)) < 0.02
+
+
 def test_edits_that_share_batches_and_streams_are_what_they_are_alone() -> None:
     picture = Image.open(SAMPLE).convert("RGB")
     engine = Engine.load("demo", "cuda")

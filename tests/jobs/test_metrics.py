@@ -121,3 +121,11 @@ def test_an_edit_ends_also_where_the_counts_are_broken(repository: EditRepositor
     record = repository.get(edit.id)
     assert record is not None
     assert record.status == "succeeded"
+
+
+def test_a_look_for_masks_does_not_count_as_how_long_edits_run(repository: EditRepository, redis: Redis) -> None:
+    look = submission(method="masks")
+    repository.create(look)
+    outcome = succeeded().model_copy(update={"input": look.input})
+    assert repository.commit(look.id, repository.start(look.id), outcome)
+    assert counts(redis) == {"edits succeeded ": 1, "queue_seconds 0.5": 1, "queue_seconds sum": 0.3}

@@ -11,7 +11,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from jobs.connection import connect
-from jobs.queue import PRIORITIES, RUN_EDIT, EditQueue, EditsQueue, ForbiddenTaskError, job_class, rq_queues
+from jobs.queue import PRIORITIES, RUN_EDIT, EditQueue, ForbiddenTaskError, MovingQueue, job_class, rq_queues
 from tests.support import normal_queue
 
 
@@ -56,7 +56,7 @@ def test_the_submitting_side_can_run_nothing(queue: EditQueue, raw_redis: Redis)
 
 
 def taken(redis: Redis) -> str | None:
-    found = EditsQueue.dequeue_any(rq_queues(redis), None, redis, serializer=JSONSerializer)
+    found = MovingQueue.dequeue_any(rq_queues(redis), None, redis, serializer=JSONSerializer)
     return found[0].id if found else None
 
 
@@ -76,7 +76,7 @@ def test_what_was_taken_is_kept_until_it_runs(queue: EditQueue, raw_redis: Redis
 def test_an_idle_worker_hears_of_a_new_edit_at_once(queue: EditQueue, redis_url: str) -> None:
     redis = connect(redis_url)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(EditsQueue.dequeue_any, rq_queues(redis), 20, redis, serializer=JSONSerializer)
+        waiting = pool.submit(MovingQueue.dequeue_any, rq_queues(redis), 20, redis, serializer=JSONSerializer)
         time.sleep(0.1)
         begun = time.monotonic()
         queue.enqueue("edit_1")

@@ -44,12 +44,8 @@ def test_a_value_out_of_range_is_refused_at_the_start(monkeypatch: pytest.Monkey
         Settings()
 
 
-def test_every_setting_has_its_row_in_the_table() -> None:
-    table = markdown_table()
-    for name, field in Settings.model_fields.items():
-        assert f"`FOI_{name.upper()}`" in table
-        assert field.description
-        assert field.description in table
+def test_every_setting_is_described() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
 
 
 def test_the_documented_table_is_the_one_of_the_code() -> None:

@@ -24,3 +24,10 @@ def test_an_intensity_of_one_changes_nothing_and_is_fine(client: httpx.Client) -
     part = {"text": "make the ball red", "intensity": 1}
     data = {"instructions": json.dumps([part]), "method": "ip2p"}
     assert client.post("/v1/edits", files={"image": encoded(picture())}, data=data).status_code == 202
+
+
+@pytest.mark.parametrize("name", ["threshold", "mask_at", "modulation_end", "disentangle_end"])
+def test_a_number_that_only_regions_obey_is_refused(client: httpx.Client, name: str) -> None:
+    data = {"instruction": "make the ball red", "method": "ip2p", name: "0.5"}
+    answer = client.post("/v1/edits", files={"image": encoded(picture())}, data=data)
+    assert refused(answer, 422, "invalid-parameter")["errors"][0]["pointer"] == f"/{name}"

@@ -6,12 +6,14 @@ import httpx
 import pytest
 from redis import Redis
 
+from jobs import pace
 from jobs.blobs import BlobStore
+from jobs.presence import WorkerPresence, publish
 from jobs.queue import EditQueue
 from jobs.repository import EditRepository
 from tests.service.test_bad_input import refused
 from tests.service.test_edits import submit
-from tests.support import FakeEngine, run_edit
+from tests.support import FakeEngine, encoded, picture, run_edit
 
 
 def test_pages_hold_every_edit_once_and_the_newest_first(client: httpx.Client) -> None:
@@ -65,6 +67,15 @@ def test_a_waiting_edit_tells_its_place_and_the_first_goes_first(client: httpx.C
     assert (first["queue_position"], second["queue_position"], urgent["queue_position"]) == (1, 2, 1)
     assert client.get(first["urls"]["self"]).json()["queue_position"] == 2, "the urgent one is before it now"
     assert first["eta_s"] is None, "no edit was done yet"
+
+
+def test_what_edits_take_says_nothing_of_a_look_for_masks(client: httpx.Client, redis: Redis) -> None:
+    pace.remember(redis, 60_000)
+    publish(redis, WorkerPresence(name="worker-a", state="ready", model="demo"))
+    edit = submit(client).json()
+    look = client.post("/v1/masks", files={"image": encoded(picture())}, data={"instruction": "make it red"}).json()
+    assert (edit["eta_s"], look["eta_s"]) == (60, None)
+    assert look["queue_position"] == 2
 
 
 def test_a_deleted_edit_is_gone_with_its_files_and_its_place(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 
 from foi_core.errors import UnsupportedCheckpoint
 from foi_core.hub import PINNED
@@ -73,3 +74,14 @@ def test_a_setting_that_this_machine_cannot_serve_ends_the_worker_for_good_and_n
     _, said = worker.communicate(timeout=120)
     assert worker.returncode == EXIT_MODEL
     assert f"foi: {variable}: {variable.removeprefix('FOI_').lower()}: '{value}' is not allowed" in said
+
+
+def test_a_model_whose_numbers_overflow_as_it_warms_up_ends_the_worker_for_good(tmp_path: Path, redis_url: str) -> None:
+    folder = build_tiny_model(tmp_path / "model")
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({name: tensor * float("nan") for name, tensor in load_file(weights).items()}, weights)
+    environment = {"FOI_MODEL": str(folder), "FOI_DATA_DIR": str(tmp_path), "REDIS_URL": redis_url}
+    worker = python("-m", "worker", environment=environment, stderr=subprocess.PIPE)
+    _, said = worker.communicate(timeout=120)
+    assert worker.returncode == EXIT_MODEL
+    assert "cannot be used: the model gave numbers that are not finite" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,12 @@ import pytest
 from redis import Redis
 
 from foi_core.batching import BatchingEngine
-from foi_core.errors import UnsupportedCheckpoint
 from jobs import presence
 from jobs.redis_server import GivenRedis
 from jobs.settings import Settings
-from tests.support import wait_until
+from tests.support import python, wait_until
 from worker import supervisor as supervisor_module
+from worker.loading import UnusableModelError
 from worker.main import EXIT_MODEL, work
 from worker.supervisor import Child, FatalError, Supervisor
 
@@ -87,7 +88,7 @@ def test_a_worker_says_in_one_line_why_the_model_cannot_be_used(
     def load(_: Callable[[], None]) -> BatchingEngine:
         wait_until(lambda: presence.present(redis))
         seen.extend(worker.state for worker in presence.present(redis))
-        raise UnsupportedCheckpoint("it has no unet")
+        raise UnusableModelError("the model 'demo' cannot be used: it has no unet")
 
     assert work(settings, redis_url, "worker-x", load) == EXIT_MODEL
     assert seen == ["starting"]
@@ -95,7 +96,12 @@ def test_a_worker_says_in_one_line_why_the_model_cannot_be_used(
     assert capsys.readouterr().err == "foi: the model 'demo' cannot be used: it has no unet\n"
 
 
-def test_the_port_is_checked_before_anything_starts(tmp_path: Path) -> None:
-    with pytest.raises(FatalError, match="FOI_PORT"):
-        supervisor_module._check_port("192.0.2.1", 80)
+def test_an_address_that_cannot_be_listened_on_is_said_before_anything_starts(tmp_path: Path) -> None:
+    given = {"FOI_HOST": "192.0.2.1", "FOI_AUTH": "off", "FOI_DATA_DIR": str(tmp_path)}
+    environment = {**given, "FOI_REDIS_URL": "", "REDIS_URL": ""}
+    supervisor = python("-m", "worker.supervisor", environment=environment, stderr=subprocess.PIPE)
+    _, said = supervisor.communicate(timeout=60)
+    assert supervisor.returncode == 1
+    assert said.startswith("foi: ")
+    assert "FOI_PORT" in said
     assert list(tmp_path.iterdir()) == []
