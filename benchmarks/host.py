@@ -210,7 +210,7 @@ def table(report: dict[str, Any]) -> str:
         ("ours, IP2P", share("ip2p")),
         ("ours, FoI, modulation one kernel a layer (CUDA)", share("foi")),
         ("ours, FoI, modulation spelled out (CPU)", share("foi_spelled_out")),
-        *((f"FoI step / IP2P step, demo, {n} edits", step(of)) for n, of in demo.items()),
+        *((f"FoI step / IP2P step, demo, in flight: {n}", step(of)) for n, of in demo.items()),
         ("FoI step / IP2P step, SD 1.5's shape, 256x256", step(real["foi_step"])),
         ("eight edits together, edits/s", f"{together:.2f}"),
         ("the same one by one, edits/s", f"{alone:.2f}"),
