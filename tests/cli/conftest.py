@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,19 @@ def environment(**changes: str) -> dict[str, str]:
     """Without what the developer has set for their own service."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("FOI_") and name not in FOREIGN}
     return {**own, "PYTHONPATH": str(ROOT), **changes}
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """The command sets up logging for its whole process, which here is the tests' own."""
+    root, hub = logging.getLogger(), logging.getLogger("foi_core.hub")
+    handlers, levels, hooks = root.handlers[:], (root.level, hub.level), (sys.excepthook, threading.excepthook)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    hub.setLevel(levels[1])
+    logging.captureWarnings(False)
+    sys.excepthook, threading.excepthook = hooks
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from foi_core.errors import UnsupportedCheckpoint
 from foi_core.hub import PINNED
 from jobs.settings import Settings
 from tests.support import python
 from tests.tiny_model import build_tiny_model
+from worker.loading import UnusableModelError
 from worker.main import EXIT_MODEL, _revision, _warm_engine
 
 ID = "somebody/instruct-tiny"
@@ -59,9 +59,9 @@ def test_the_settings_reach_the_checkpoint(tmp_path: Path) -> None:
     folder = build_tiny_model(tmp_path / "model")
     weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(UnsupportedCheckpoint, match="FOI_ALLOW_PICKLE"):
+    with pytest.raises(UnusableModelError, match="FOI_ALLOW_PICKLE"):
         _warm_engine(Settings(model=str(folder), device="cpu"), 0, lambda: None)
-    with pytest.raises(UnsupportedCheckpoint, match="cannot be read"):  # it is no pickle
+    with pytest.raises(UnusableModelError, match="cannot be read"):  # it is no pickle
         _warm_engine(Settings(model=str(folder), device="cpu", allow_pickle=True), 0, lambda: None)
 
 
