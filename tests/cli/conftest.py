@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from typer.testing import CliRunner, Result
 
 from foi_cli.main import app
@@ -45,6 +46,7 @@ def _logging_as_it_was() -> Iterator[None]:
     root.setLevel(levels[0])
     hub.setLevel(levels[1])
     logging.captureWarnings(False)
+    structlog.reset_defaults()
     sys.excepthook, threading.excepthook = hooks
 
 
