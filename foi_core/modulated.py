@@ -29,6 +29,7 @@ NULL_EVERYWHERE = 1 << 30
 log = logging.getLogger(__name__)
 
 
+@torch.library.custom_op("foi::modulated_attention", mutates_args=())
 def modulated_attention(
     query: Tensor,
     key: Tensor,
@@ -56,9 +57,10 @@ def modulated_attention(
     which leaves X where no region is.
 
     On CUDA it is one Triton kernel: no synchronisation, so that a CUDA graph can hold it (call it once before, to have
-    it compiled). Elsewhere, and on CUDA where `triton` is not installed (a warning says so once), it is `reference`.
+    it compiled). Elsewhere, and on CUDA where `triton` is not installed (a warning says so once), it is `reference`; to
+    torch.compile it is one operator, whatever the device does in it.
     """
-    return operator(query, key, value, null_query, null_key, cover, owner, gain)  # type: ignore[no-any-return]
+    return reference(query, key, value, null_query, null_key, cover, owner, gain)
 
 
 def reference(
@@ -111,27 +113,12 @@ def _scores(query: Tensor, key: Tensor) -> Tensor:
     return query.float() @ (key.float() / math.sqrt(query.shape[-1])).transpose(-1, -2)
 
 
-@torch.library.custom_op("foi::modulated_attention", mutates_args=())
-def operator(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    null_query: Tensor,
-    null_key: Tensor,
-    cover: Tensor,
-    owner: Tensor,
-    gain: Tensor,
-) -> Tensor:
-    """One operator to torch.compile, whatever the device does in it."""
-    return reference(query, key, value, null_query, null_key, cover, owner, gain)
-
-
-@operator.register_kernel("cuda")
+@modulated_attention.register_kernel("cuda")
 def _on_cuda(*operands: Tensor) -> Tensor:
     return _fused_or_twin()(*operands)
 
 
-@operator.register_fake
+@modulated_attention.register_fake
 def _shape(query: Tensor, *_: Tensor) -> Tensor:
     return empty_output(query)
 

@@ -106,7 +106,7 @@ def test_gain_lifts_own_scores_towards_the_queries_maximum_also_that_of_another_
 def test_it_is_a_proper_operator_and_leaves_its_operands_alone(layout: Any, dtype: torch.dtype) -> None:
     operands = Case(queries=9, rows=2, dtype=dtype, layout=layout).operands()
     before = [operand.clone() for operand in operands]
-    torch.library.opcheck(modulated.operator, operands)
+    torch.library.opcheck(modulated.modulated_attention, operands)
     out = modulated_attention(*operands)
     assert out.dtype == dtype
     assert out.shape == operands[0].shape
