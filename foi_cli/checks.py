@@ -6,7 +6,6 @@ import errno
 import importlib.util
 import os
 import shutil
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -180,11 +179,10 @@ def nearest(folder: Path) -> Path:
 
 
 def look_at_port(host: str, port: int) -> Finding:
+    from worker.supervisor import try_port
+
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        try_port(host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE and _is_ours(host, port):
             return Finding("port", "ok", f"the service runs on {host}:{port} already")

@@ -202,12 +202,17 @@ def _is_ready(address: str) -> bool:
         return False
 
 
+def try_port(host: str, port: int) -> None:
+    """Listens there for a moment. Raises OSError where it cannot."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+
+
 def _check_port(host: str, port: int) -> None:
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        try_port(host, port)
     except OSError as error:
         raise FatalError(f"cannot listen on {host}:{port} ({error.strerror}); set FOI_PORT or FOI_HOST") from None
 
