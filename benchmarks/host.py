@@ -61,11 +61,11 @@ def throughput(engine: Engine, picture: Image.Image, repeats: int, steps: int) -
 
     def together() -> None:
         for ticket in [batching.submit(picture, one) for one in specs]:
-            ticket.result.result()
+            ticket.result.result().drawn(picture, [None])
 
     def one_by_one() -> None:
         for one in specs:
-            batching.submit(picture, one).result.result()
+            batching.submit(picture, one).result.result().drawn(picture, [None])
 
     together()
     one_by_one()

@@ -22,7 +22,7 @@ from foi_client.reading import read_edit
 from foi_core.batching import BatchingEngine, Capacity
 from foi_core.engine import Engine
 from foi_core.errors import EditCanceled, EngineDied, FoiError, InvalidParameter
-from foi_core.result import EditResult
+from foi_core.finishing import Decoded
 from foi_core.spec import EditSpec
 from jobs.records import EditRecord, StoredFile, Submission, new_edit_id, now
 from jobs.settings import Settings
@@ -54,8 +54,9 @@ class LocalEditor:
     def edit(self, task: Task, tell: Tell) -> Made:
         request, picture = self._read(task)
         record = _record(request, picture.size)
-        results = self._results(record, request.spec, picture, tell)
-        kept = _Kept()
+        decoded, kept = self._decoded(record, request.spec, picture, tell), _Kept()
+        masks = [part.mask for part in request.spec.instructions]
+        results = (one.drawn(picture, masks) for one in decoded)
         outcome = succeeded(record, picture, results, kept)
         ended = record.model_copy(update={"status": outcome.status, "outcome": outcome})
         edit = read_edit(view(ended).model_dump(mode="json"))
@@ -91,13 +92,14 @@ class LocalEditor:
             raise UsageError(problem.detail) from problem
         return replace(request, spec=replace(request.spec, instructions=parts)), picture
 
-    def _results(self, record: EditRecord, spec: EditSpec, picture: Image.Image, tell: Tell) -> list[EditResult]:
+    def _decoded(self, record: EditRecord, spec: EditSpec, picture: Image.Image, tell: Tell) -> list[Decoded]:
         edit_id = record.submission.id
         try:
+            prepared, spec = self._engine.prepare(picture, spec)
             with self._lock:
                 if self._canceled:
                     raise EditCanceled("the edit was canceled")
-                tickets = [self._engine.submit(picture, replace(spec, seed=seed)) for seed in record.input.seeds]
+                tickets = [self._engine.submit(prepared, replace(spec, seed=seed)) for seed in record.input.seeds]
                 watched = Watched(edit_id, 1, tickets, None)
                 self._running[edit_id] = (watched, tell)
             return watched.results()

@@ -11,21 +11,19 @@ from PIL import Image
 from torch import Tensor
 
 from foi_core import attention, images, schedule
-from foi_core.errors import InvalidParameter
 from foi_core.keywords import find_keyword
 from foi_core.model import Model
 from foi_core.recipe import RECIPES, Recipe
 from foi_core.result import Keyword
-from foi_core.spec import MAX_ASPECT, MIN_SIDE, SEED_LIMIT, EditSpec
+from foi_core.spec import SEED_LIMIT, EditSpec
 from foi_core.state import EditState, Numbers
 from foi_core.tokens import TokenisedInstruction, tokenise
 
 
 def admitted(model: Model, image: Image.Image, spec: EditSpec, recipe: Recipe | None = None) -> EditState:
-    """Keywords found, text and picture encoded, the noise of all steps drawn. `recipe` None is the preset's. Raises
-    InvalidParameter for a picture that is too small or too narrow, and for a mask of another size."""
+    """Keywords found, text and picture encoded, the noise of all steps drawn. `image` and the masks of `spec` have the
+    model's size, as `at_working_size` gives them. `recipe` None is the preset's. Raises ModelFailure."""
     begun = time.perf_counter()
-    _check_picture(image, spec)
     spec = spec.with_defaults(model.defaults, seed=secrets.randbelow(SEED_LIMIT))
     assert spec.seed is not None
     assert spec.num_inference_steps is not None
@@ -34,8 +32,7 @@ def admitted(model: Model, image: Image.Image, spec: EditSpec, recipe: Recipe | 
     recipe = recipe or RECIPES[spec.preset]
     words = tuple(find_keyword(s.text) if s.keyword is None else s.keyword.strip() for s in spec.instructions)
     text = tokenise(model.tokenizer, spec.instructions, words)
-    size = model.working_size(image.size)
-    image_latents = model.encode_image(images.to_tensor(image, size)).float()
+    image_latents = model.encode_image(images.to_tensor(image, image.size)).float()
     steps = schedule.make_schedule(model.scheduler, spec.num_inference_steps, spec.strength)
     generator = torch.Generator().manual_seed(spec.seed)
     first, *later = (_noise(image_latents, generator) for _ in range(1 + len(steps)))
@@ -86,14 +83,3 @@ def _draw_threshold(spec: EditSpec) -> float:
     if isinstance(spec.threshold, tuple):
         return random.Random(spec.seed).uniform(*spec.threshold)
     return spec.threshold
-
-
-def _check_picture(image: Image.Image, spec: EditSpec) -> None:
-    if min(image.size) < MIN_SIDE or max(image.size) > MAX_ASPECT * min(image.size):
-        allowed = f"sides of at least {MIN_SIDE} pixels, one at most {MAX_ASPECT} times the other"
-        raise InvalidParameter("image", image.size, allowed)
-    for i, part in enumerate(spec.instructions):
-        if part.mask is not None and part.mask.size != image.size:
-            raise InvalidParameter(
-                f"instructions[{i}].mask", part.mask.size, f"a mask of the picture's size {image.size}"
-            )

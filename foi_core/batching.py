@@ -1,10 +1,11 @@
 """Many edits in flight in one UNet batch: each joins at the next step, and leaves when it is done, stopped or failed.
 
-    submit -> prepare thread -> step thread -> finish thread -> the ticket's future
-              (encode)          (denoise)      (decode)
+    submit -> prepare thread -> step thread -> finish thread -> the ticket's future -> drawn
+    (shrink)  (encode)          (denoise)      (decode)                                (enlarge)
 
 Only the step thread runs the UNet. What takes long beside it has its own thread, so that no edit's encoding or decoding
-holds the steps of the others.
+holds the steps of the others. In these three every picture has the model's size: what is done at the caller's is done
+in the caller's thread, and a large picture holds up nobody else.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
-from foi_core.engine import Engine
+from foi_core.engine import Engine, OnProgress
 from foi_core.errors import DeadlineExceeded, EngineDied, FoiError, OutOfMemory
-from foi_core.result import EditResult, Progress
+from foi_core.finishing import Decoded
+from foi_core.result import Progress
 from foi_core.spec import EditSpec
 from foi_core.state import EditState
 
+SILENCE = 100
+"""A batch of a worker's edits, of the largest working size, takes so many times as long as one of the native size."""
 MEMORY_SHARE = 0.9
 """Of the memory that is free after loading; the rest is for decoding, and for fragments."""
 
@@ -45,9 +49,9 @@ class Capacity:
     cells: int
 
     @classmethod
-    def measured(cls, engine: Engine, edits: int) -> Capacity:
+    def measured(cls, engine: Engine, edits: int, on_progress: OnProgress | None = None) -> Capacity:
         """Warms the engine up. `edits` of the model's own size; on CUDA no more than the free memory holds."""
-        used, native = engine.warm_up(), engine.native_cells
+        used, native = engine.warm_up(on_progress), engine.native_cells
         if used is None:
             return cls(edits, edits * native)
         free, _ = torch.cuda.mem_get_info(engine.device)
@@ -67,8 +71,8 @@ class Stepped(NamedTuple):
 class Ticket:
     """One edit that was handed to the engine. Ordered as they are admitted: by priority, then first come, first served.
 
-    `progress` is always the present one; `result` raises InvalidParameter, ModelFailure, OutOfMemory, DeadlineExceeded,
-    EngineDied or whatever `stop` was given.
+    `image` and the masks of `spec` have the model's size. `progress` is always the present one; `result` raises
+    ModelFailure, UnsafeResult, OutOfMemory, DeadlineExceeded, EngineDied or whatever `stop` was given.
     """
 
     priority: int
@@ -76,7 +80,7 @@ class Ticket:
     image: Image.Image = field(compare=False)
     spec: EditSpec = field(compare=False)
     deadline: float | None = field(compare=False)  # time.monotonic()
-    result: Future[EditResult] = field(compare=False, default_factory=Future)
+    result: Future[Decoded] = field(compare=False, default_factory=Future)
     progress: Progress = field(compare=False, default=Progress(0, 0, "encode"))
     state: EditState | None = field(compare=False, default=None)
     stopped: FoiError | None = field(compare=False, default=None)
@@ -122,7 +126,9 @@ class BatchingEngine:
             thread.start()
 
     def submit(self, image: Image.Image, spec: EditSpec, *, priority: int = 0, deadline: float | None = None) -> Ticket:
-        """Lower `priority` is admitted first; `deadline` is of `time.monotonic()`. Raises EngineDied."""
+        """Brings the picture to the model's size, if it has another, and hands it over. Lower `priority` is admitted
+        first; `deadline` is of `time.monotonic()`. Raises InvalidParameter as `Engine.edit` does, and EngineDied."""
+        image, spec = self._engine.prepare(image, spec)
         with self._changed:
             if self.died is not None or self._closing:
                 raise EngineDied("the engine has stopped; another process may run the edit")
@@ -137,9 +143,9 @@ class BatchingEngine:
         state = ticket.state
         return None if state is None else self._engine.preview(state)
 
-    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height at which the model sees a picture of `size`."""
-        return self._engine.working_size(size)
+    def prepare(self, image: Image.Image, spec: EditSpec) -> tuple[Image.Image, EditSpec]:
+        """As `Engine.prepare`: once for several edits of one picture."""
+        return self._engine.prepare(image, spec)
 
     @property
     def works(self) -> bool:
@@ -147,9 +153,17 @@ class BatchingEngine:
         return self.died is None and all(thread.is_alive() for thread in self._threads)
 
     def busy_for(self) -> float:
-        """Seconds that the present piece of work (one encoding, step or decoding) has taken; 0 if there is none."""
-        begun = min(list(self._busy_since.values()), default=None)
-        return 0.0 if begun is None else time.monotonic() - begun
+        """Seconds that the present piece of work (one encoding, step or decoding) has taken, or for which its networks
+        were not heard; 0 if there is none."""
+        heard, now = self._engine.heartbeat.heard, time.monotonic()
+        threads = {thread.name: thread.ident for thread in self._threads}
+        since = [max(begun, heard(threads[f"engine-{name}"])) for name, begun in self._busy_since.copy().items()]
+        return max((now - at for at in since), default=0.0)
+
+    def hangs(self, limit_s: float) -> bool:
+        """Whether a piece of work is not slow but stuck: not heard for `limit_s`, nor for SILENCE times as long as the
+        networks were silent at most when the engine was warmed up."""
+        return self.busy_for() > max(limit_s, SILENCE * self._engine.heartbeat.longest)
 
     def close(self) -> None:
         """Stops all threads after their present piece of work; edits that have not ended end with EngineDied."""
@@ -167,7 +181,7 @@ class BatchingEngine:
             self._work("prepare", ticket, self._prepare)
 
     def _prepare(self, ticket: Ticket) -> None:
-        ticket.state = self._engine.admit(ticket.image.convert("RGB"), ticket.spec)
+        ticket.state = self._engine.admit(ticket.image, ticket.spec)
         ticket.progress = Progress(0, ticket.state.steps, "denoise")
         with self._changed:
             heapq.heappush(self._ready, ticket)
@@ -264,7 +278,7 @@ class BatchingEngine:
 
     def _finish(self, ticket: Ticket) -> None:
         assert ticket.state is not None
-        self._settle(ticket, self._engine.finish(ticket.state))
+        self._settle(ticket, self._engine.decode(ticket.state))
 
     # What they share
 
@@ -293,7 +307,7 @@ class BatchingEngine:
             self._settle(ticket, reason)
         return reason is not None
 
-    def _settle(self, ticket: Ticket, outcome: EditResult | BaseException) -> None:
+    def _settle(self, ticket: Ticket, outcome: Decoded | BaseException) -> None:
         """Ends the ticket's wait and frees its memory; the first outcome stays."""
         ticket.state = None
         with self._changed:

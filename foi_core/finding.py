@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from foi_core import regions
 from foi_core.attention import Watch
 from foi_core.batch import Batch
+from foi_core.errors import ModelFailure
 from foi_core.mask_sources import Seen
 from foi_core.result import Keyword
 from foi_core.state import EditState, Found
@@ -35,6 +37,8 @@ def _region(state: EditState, i: int, seen: Seen) -> tuple[regions.Region, Tenso
     if given is not None:
         grid = (seen.attention.shape[0], seen.attention.shape[1])
         return regions.Region.from_picture(given, grid, seen.attention.device), None, keyword
+    if not torch.isfinite(seen.attention).all() or not torch.isfinite(seen.difference).all():
+        raise ModelFailure("the model's attention gave numbers that are not finite; try dtype float32")
     text, at = (state.texts_apart[i], 0) if state.role.watches_apart else (state.text, i)
     tokens = text.keywords[at]
     if keyword is None and text.words[at]:

@@ -1,8 +1,13 @@
-"""Pictures in and out: PIL <-> tensors, IP2P's size rule, and pasting the input back outside the mask."""
+"""Pictures in and out: PIL <-> tensors, IP2P's size rule, and pasting the input back outside the mask.
+
+What is as large as a caller's picture is worked on in bands of rows: nothing but pictures that are given back takes
+memory of that size, and no single call holds the interpreter for long.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,6 +16,7 @@ from PIL import Image, ImageChops, ImageFilter
 from torch import Tensor
 
 from foi_core import choices
+from foi_core.bands import BAND_PIXELS, bands
 
 SIDE_MULTIPLE = 64
 
@@ -19,7 +25,8 @@ def model_size(width: int, height: int, resolution: int) -> tuple[int, int]:
     """Width and height at which the model sees a picture: InstructPix2Pix's own rule, for a native `resolution`.
 
     f = resolution / max(w, h); f = ceil(min(w, h) f / 64) 64 / min(w, h); both sides floored to multiples of 64. The
-    original crops to that size; we resize, and give the result the input's size again.
+    original crops to that size; we resize, and give the result the input's size again. A size that comes out of it
+    stays as it is.
     """
     factor = resolution / max(width, height)
     factor = math.ceil(min(width, height) * factor / SIDE_MULTIPLE) * SIDE_MULTIPLE / min(width, height)
@@ -27,19 +34,21 @@ def model_size(width: int, height: int, resolution: int) -> tuple[int, int]:
     return tuple(int(side * factor / SIDE_MULTIPLE + 1e-6) * SIDE_MULTIPLE for side in (width, height))  # type: ignore[return-value]
 
 
+def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The picture at `size` (width, height)."""
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
 def to_tensor(image: Image.Image, size: tuple[int, int]) -> Tensor:
     """An RGB picture resized to `size` (width, height): float32 (1, 3, height, width) in [-1, 1]."""
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    pixels = torch.from_numpy(np.array(image, dtype=np.float32))
+    pixels = torch.from_numpy(np.array(resized(image, size), dtype=np.float32))
     return pixels.permute(2, 0, 1)[None] / 127.5 - 1
 
 
-def to_image(pixels: Tensor, size: tuple[int, int]) -> Image.Image:
-    """One picture (3, H, W) in [-1, 1] -> RGB of `size` (width, height)."""
+def to_image(pixels: Tensor) -> Image.Image:
+    """One picture (3, H, W) in [-1, 1] -> RGB of that size."""
     levels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-    image = Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
-    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+    return Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
 
 
 def mask_to_image(mask: Tensor, size: tuple[int, int]) -> Image.Image:
@@ -50,13 +59,22 @@ def mask_to_image(mask: Tensor, size: tuple[int, int]) -> Image.Image:
 
 def cut(soft: Tensor, threshold: float, size: tuple[int, int]) -> Image.Image:
     """A soft map (h, w) upsampled to a picture of `size` (width, height): "L", 255 where it reaches `threshold`."""
-    fine = Image.fromarray(soft.float().cpu().numpy()).resize(size, Image.Resampling.BICUBIC)
-    return Image.fromarray((np.asarray(fine) >= threshold).astype(np.uint8) * np.uint8(255))
+    coarse, result = Image.fromarray(soft.float().cpu().numpy()), Image.new("L", size)
+    scale = coarse.height / size[1]
+    for box in bands(size):
+        _, top, width, bottom = box
+        rows = (0, top * scale, coarse.width, bottom * scale)
+        fine = coarse.resize((width, bottom - top), Image.Resampling.BICUBIC, box=rows)
+        result.paste(Image.fromarray((np.asarray(fine) >= threshold).astype(np.uint8) * np.uint8(255)), box)
+    return result
 
 
 def picture_mask(mask: Image.Image) -> Image.Image:
-    """A caller's mask made binary: "L", 255 where it is at least 128."""
-    return mask.convert("L").point(lambda level: 255 if level >= 128 else 0)
+    """A caller's mask made binary: "L", 255 where it is at least 128. The mask itself, if it is so already."""
+    levels = mask.convert("L") if mask.mode != "L" else mask
+    if not any(levels.histogram()[1:255]):
+        return levels
+    return levels.point(lambda level: 255 if level >= 128 else 0)
 
 
 def mask_to_grid(mask: Image.Image, grid: tuple[int, int]) -> Tensor:
@@ -66,16 +84,36 @@ def mask_to_grid(mask: Image.Image, grid: tuple[int, int]) -> Tensor:
     masks that is half of the cell, and a mask thinner than a cell does not vanish.
     """
     height, width = grid
-    shares = picture_mask(mask).convert("F").resize((width, height), Image.Resampling.BOX)
-    coverage = torch.from_numpy(np.array(shares))
+    scale = mask.height / height
+    coverage = torch.empty(height, width)
+    rows = max(1, int(BAND_PIXELS / mask.width / scale))  # of the grid: whole cells, so that each is in one band
+    for first in range(0, height, rows):
+        last = min(first + rows, height)
+        top, bottom = math.floor(first * scale), min(math.ceil(last * scale), mask.height)
+        band = picture_mask(mask.crop((0, top, mask.width, bottom))).convert("F")
+        part = (0, first * scale - top, mask.width, min(last * scale - top, band.height))
+        shares = band.resize((width, last - first), Image.Resampling.BOX, box=part)
+        coverage[first:last] = torch.from_numpy(np.array(shares))
     return ((coverage > 0) & (coverage >= 0.5 * _peak_around(coverage, 1))).float()
 
 
-def union(masks: list[Image.Image]) -> Image.Image:
+def shrunk_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A caller's mask at the working `size` (width, height): "L", 0 or 255. What is thin does not vanish."""
+    if mask.size == size:
+        return picture_mask(mask)
+    return mask_to_image(mask_to_grid(mask, (size[1], size[0])), size)
+
+
+def union(masks: Sequence[Image.Image]) -> Image.Image:
     """White where any of the masks is white."""
-    result = masks[0]
-    for mask in masks[1:]:
-        result = ImageChops.lighter(result, mask)
+    if len(masks) == 1:
+        return masks[0]
+    result = masks[0].copy()
+    for box in bands(result.size):
+        band = result.crop(box)
+        for mask in masks[1:]:
+            band = ImageChops.lighter(band, mask.crop(box))
+        result.paste(band, box)
     return result
 
 
@@ -86,10 +124,18 @@ def composite(edited: Image.Image, original: Image.Image, mask: Image.Image) -> 
     measured against its own peak.
     """
     radius = max(1, round(min(original.size) * choices.FEATHER_SHARE))
-    blurred = torch.from_numpy(np.array(mask.filter(ImageFilter.BoxBlur(radius)), dtype=np.float32))
-    peak = _peak_around(blurred, radius).clamp_min(1e-6)
-    inner = ((2 * blurred - peak) / peak).clamp(0, 1).mul(255).round().to(torch.uint8)
-    return Image.composite(edited, original, ImageChops.darker(Image.fromarray(inner.numpy()), mask))
+    result = original.copy()
+    for box in bands(original.size):
+        left, top, right, bottom = box
+        # The blur looks one radius around, the peak another one.
+        above, below = max(0, top - 2 * radius), min(original.height, bottom + 2 * radius)
+        around = mask.crop((left, above, right, below)).filter(ImageFilter.BoxBlur(radius))
+        blurred = torch.from_numpy(np.array(around, dtype=np.float32))
+        peak = _peak_around(blurred, radius).clamp_min(1e-6)
+        inner = ((2 * blurred - peak) / peak).clamp(0, 1).mul(255).round().to(torch.uint8)
+        weight = Image.fromarray(inner[top - above : bottom - above].numpy())
+        result.paste(edited.crop(box), box, ImageChops.darker(weight, mask.crop(box)))
+    return result
 
 
 def _peak_around(levels: Tensor, radius: int) -> Tensor:

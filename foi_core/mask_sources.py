@@ -35,7 +35,7 @@ class MaskSource(Protocol):
         ...
 
     def region(self, soft: Tensor, threshold: float, image: Image.Image) -> Region:
-        """The region of the picture that is edited."""
+        """The region of the picture that is edited; `image` has the model's size."""
         ...
 
 
@@ -77,6 +77,9 @@ class GuidedAttention:
 
     def region(self, soft: Tensor, threshold: float, image: Image.Image) -> Region:
         """The filter works at GUIDE_CELL pixels a cell of the map; its result is upsampled to the picture and cut."""
+        grid = (soft.shape[0], soft.shape[1])
+        if not soft.any():
+            return Region.from_picture(Image.new("L", image.size), grid, soft.device)
         height, width = (choices.GUIDE_CELL * side for side in soft.shape)
         guide = images.to_tensor(image, (width, height))[0].to(soft.device) / 2 + 0.5
         rough = F.interpolate(soft[None, None].float(), size=(height, width), mode="bicubic")[0, 0]
@@ -84,5 +87,4 @@ class GuidedAttention:
         peak = float(fine.amax())
         # In a flat place the filter may leave a small region nowhere above tau: then tau is a share of its peak.
         cut = threshold if peak >= threshold else threshold * peak
-        drawn = images.cut(fine, cut, image.size) if soft.any() else Image.new("L", image.size)
-        return Region.from_picture(drawn, (soft.shape[0], soft.shape[1]), soft.device)
+        return Region.cut(fine, cut, image.size, grid)

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from foi_core import attention, images
-from foi_core.errors import InvalidParameter
+from foi_core.errors import InvalidParameter, ModelFailure
+from foi_core.finite import finite
 from foi_core.safety import SafetyChecker
 from foi_core.spec import ModelDefaults
 from foi_core.unet import UNet
@@ -58,18 +59,32 @@ class Model:
         return int(self.scheduler.config.num_train_timesteps)
 
     def encode_text(self, ids: tuple[int, ...]) -> Tensor:
-        """Token ids -> every cross-attention's keys and values, (1, tokens, keys and values)."""
-        return self.unet.text(self.text_encoder(torch.tensor([ids], device=self.device)).last_hidden_state)
+        """Token ids -> every cross-attention's keys and values, (1, tokens, keys and values). Raises ModelFailure."""
+        given = torch.tensor([ids], device=self.device)
+        states = finite("text encoder", self.text_encoder, lambda network: network(given).last_hidden_state)
+        found = self.unet.text(states.to(self.dtype))
+        if not torch.isfinite(found).all():
+            raise ModelFailure("the model's keys and values of the text are not finite; try dtype float32")
+        return found
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """(1, 3, H, W) in [-1, 1] -> IP2P's image latents: the mode, unscaled, (1, C, h, w)."""
-        latents: Tensor = self.vae.encode(pixels.to(self.device, self.dtype)).latent_dist.mode()
-        return latents
+        """(1, 3, H, W) in [-1, 1] -> IP2P's image latents: the mode, unscaled, (1, C, h, w). Raises ModelFailure."""
+        given = pixels.to(self.device)
+
+        def encoded(vae: AutoencoderKL) -> Tensor:
+            latents: Tensor = vae.encode(given.to(vae.dtype)).latent_dist.mode()
+            return latents
+
+        return finite("VAE, encoding the picture,", self.vae, encoded)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents (1, C, h, w) -> (1, 3, H, W) in [-1, 1]."""
-        pixels: Tensor = self.vae.decode(latents.to(self.dtype) / self.vae.config.scaling_factor).sample
-        return pixels
+        """Scaled latents (1, C, h, w) -> (1, 3, H, W) in [-1, 1]. Raises ModelFailure."""
+
+        def decoded(vae: AutoencoderKL) -> Tensor:
+            pixels: Tensor = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample
+            return pixels
+
+        return finite("VAE, decoding the result,", self.vae, decoded)
 
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -29,10 +29,12 @@ class Previewer:
         wanted = F.interpolate(chart, latents.shape[-2:], mode="area")
         return cls(torch.linalg.lstsq(_columns(latents), wanted[0].flatten(1).T).solution)
 
-    def picture(self, latents: Tensor) -> Image.Image:
-        """Scaled latents (1, C, h, w) -> an RGB picture of w x h pixels."""
+    def picture(self, latents: Tensor) -> Image.Image | None:
+        """Scaled latents (1, C, h, w) -> an RGB picture of w x h pixels; None where they are not finite."""
         height, width = latents.shape[-2:]
         colours = _columns(latents.float().cpu()) @ self.weights
+        if not torch.isfinite(colours).all():
+            return None
         levels = ((colours + 1) * 127.5).clamp(0, 255).to(torch.uint8)
         return Image.fromarray(levels.reshape(height, width, 3).numpy())
 

@@ -16,16 +16,26 @@ Size = tuple[int, int]  # (h, w)
 
 @dataclass(frozen=True)
 class Region:
-    """M_i at the map's resolution, (h, w) of zeros and ones, and the picture that it was read from, if there is one."""
+    """M_i at the map's resolution, (h, w) of zeros and ones; the picture at the model's size that it was read from, if
+    there is one; and the finer soft map that this was cut from at `threshold`, where the mask was found in one."""
 
     mask: Tensor
     drawn: Image.Image | None = None
+    fine: Tensor | None = None
+    threshold: float = 0.0
     _read: dict[Size, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def from_picture(cls, mask: Image.Image, grid: Size, device: torch.device) -> Region:
-        """A mask of the picture's size, given by a caller or drawn from a soft map."""
+        """A mask of the model's size, given by a caller or drawn from a soft map."""
         return cls(images.mask_to_grid(mask, grid).to(device), mask)
+
+    @classmethod
+    def cut(cls, fine: Tensor, threshold: float, size: tuple[int, int], grid: Size) -> Region:
+        """Where a soft map reaches `threshold`. The model works with what is drawn at its `size` (width, height); the
+        picture's own mask is drawn from the map, when somebody wants it."""
+        drawn = images.cut(fine, threshold, size)
+        return cls(images.mask_to_grid(drawn, grid).to(fine.device), drawn, fine, threshold)
 
     def at(self, size: Size) -> Tensor:
         """M_i for a layer or the latent; a mask with a picture is read from it where that grid is finer."""
@@ -38,7 +48,11 @@ class Region:
 
     def picture(self, size: tuple[int, int]) -> Image.Image:
         """The mask of a picture of `size` (width, height): "L", 255 = may change."""
-        return images.picture_mask(self.drawn) if self.drawn is not None else images.mask_to_image(self.mask, size)
+        if self.fine is not None:
+            return images.cut(self.fine, self.threshold, size)
+        if self.drawn is not None:
+            return images.picture_mask(self.drawn).resize(size, Image.Resampling.NEAREST)
+        return images.mask_to_image(self.mask, size)
 
 
 @dataclass

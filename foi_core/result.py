@@ -49,8 +49,8 @@ class EditResult:
     (h, w) in [0, 1] at the resolution of the model's map level. One mask, map and keyword per sub-instruction, in
     order; all three are empty for `method="ip2p"`, which has no regions; for `method="masks"` `image` is the input.
     Where the caller gave a mask there is no map (None). `spec` has every open value filled in; `threshold` is the tau
-    that was used. `seconds` is the engine's own run time, `unet_rows` the rows that the UNet worked on (two or three a
-    step).
+    that was used. `seconds` is the model's time, from encoding to decoding, `unet_rows` the rows that the UNet worked
+    on (two or three a step).
     `flagged` is the verdict of the model's safety checker; None where nothing looked.
     """
 

@@ -12,6 +12,7 @@ from transformers import CLIPImageProcessorPil
 
 from foi_core import images
 from foi_core.errors import UnsafeResult
+from foi_core.finite import finite
 
 SafetyPolicy = Literal["block", "report", "off"]
 
@@ -32,13 +33,25 @@ class SafetyChecker:
         """Whether one decoded picture, (3, H, W) in [-1, 1], shows one of the checker's concepts.
 
         What is seen is the picture as the model made it, before anything of the input is put back, as in diffusers.
-        Raises UnsafeResult where flagged results are blocked.
+        Raises UnsafeResult where flagged results are blocked, and ModelFailure where it cannot tell.
         """
-        picture = images.to_image(pixels, (pixels.shape[-1], pixels.shape[-2]))
+        picture = images.to_image(pixels)
         seen = self._processor(images=[picture], return_tensors="pt").pixel_values
-        # It blanks the pictures that it flags: it is given none of ours.
-        blanked = torch.zeros(1)
-        _, (flagged,) = self._network(seen.to(self._network.device, self._network.dtype), blanked)
+        flagged = False
+
+        def looked(network: StableDiffusionSafetyChecker) -> Tensor:
+            """The embedding, by which it judges: comparisons with what is not a number would find nothing."""
+            nonlocal flagged
+            embeddings: list[Tensor] = []
+            hook = network.visual_projection.register_forward_hook(lambda *call: embeddings.append(call[-1]))
+            try:
+                # It blanks the pictures that it flags: it is given none of ours.
+                _, (flagged,) = network(seen.to(network.device, network.dtype), torch.zeros(1))
+            finally:
+                hook.remove()
+            return embeddings[0]
+
+        finite("safety checker", self._network, looked)
         if flagged and self._policy == "block":
             raise UnsafeResult(
                 "the model's safety checker flagged the result, which is withheld; other words or another seed may help"

@@ -60,7 +60,7 @@ class EditState:
     spec: EditSpec
     begun: float  # time.perf_counter(), before anything was encoded
     recipe: Recipe
-    image: Image.Image
+    image: Image.Image  # at the model's size, as the masks of `spec` are
     text: TokenisedInstruction
     keywords: tuple[Keyword | None, ...]  # as given, or found by rule; None is found in the attention
     threshold: float

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from foi_core import choices
+from foi_core.bands import area
 from foi_core.result import EditWarning, Keyword
 from foi_core.spec import SubInstruction
 from foi_core.tokens import TokenisedInstruction
@@ -25,10 +25,10 @@ def mask_warnings(
     """For every mask that is empty or covers (nearly) everything. `found` may be empty: an edit without regions."""
     warnings = []
     for i, mask in enumerate(found):
-        area = float((np.asarray(mask) > 0).mean())
-        if area == 0:
+        share = area(mask)
+        if share == 0:
             warnings.append(EditWarning("mask-empty", _empty(keywords[i], parts[i]), i))
-        elif area >= choices.NEARLY_ALL:
+        elif share >= choices.NEARLY_ALL:
             warnings.append(EditWarning("mask-full", _full(keywords[i], parts[i]), i))
     return warnings
 

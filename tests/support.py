@@ -7,9 +7,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Timer
 from typing import TypeVar
@@ -20,7 +20,9 @@ from redis import Redis
 from rq import Queue
 
 from foi_core.batching import BatchingEngine, Capacity
+from foi_core.heartbeat import Heartbeat
 from foi_core.images import model_size
+from foi_core.preparing import at_working_size
 from foi_core.result import EditResult, EditWarning, Keyword
 from foi_core.spec import EditSpec, ModelDefaults
 from jobs.blobs import BlobStore
@@ -94,6 +96,7 @@ class FakeEngine:
 
     def __init__(self, during: Callable[[], object] = lambda: None, steps: int = 3) -> None:
         self.during, self.steps, self.edits, self.together = during, steps, 0, 0
+        self.heartbeat = Heartbeat()
 
     def batching(self, edits: int = 4, on_change: Callable[[], None] = lambda: None) -> BatchingEngine:
         return BatchingEngine(self, Capacity(edits, 10**6), on_change)  # type: ignore[arg-type]
@@ -101,8 +104,8 @@ class FakeEngine:
     def admit(self, image: Image.Image, spec: EditSpec) -> FakeState:
         return FakeState(image, spec, self.steps)
 
-    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        return model_size(*size, resolution=64)
+    def prepare(self, image: Image.Image, spec: EditSpec) -> tuple[Image.Image, EditSpec]:
+        return at_working_size(image, spec, model_size(*image.size, resolution=64))
 
     def step(self, states: list[FakeState]) -> None:
         self.together = max(self.together, len(states))
@@ -113,9 +116,9 @@ class FakeEngine:
     def preview(self, state: FakeState) -> Image.Image:
         return state.image.resize((8, 8))
 
-    def finish(self, state: FakeState) -> EditResult:
+    def decode(self, state: FakeState) -> FakeDecoded:
         self.edits += 1
-        return self.result(state.image, state.spec)
+        return FakeDecoded(self, state.spec)
 
     def result(self, image: Image.Image, spec: EditSpec) -> EditResult:
         left = Image.new("L", image.size, 0)
@@ -135,6 +138,18 @@ class FakeEngine:
             threshold=0.55,
             seconds=0.25,
             unet_rows=0,
+        )
+
+
+@dataclass
+class FakeDecoded:
+    engine: FakeEngine
+    spec: EditSpec
+
+    def drawn(self, image: Image.Image, masks: Sequence[Image.Image | None]) -> EditResult:
+        parts = zip(self.spec.instructions, masks, strict=True)
+        return self.engine.result(
+            image, replace(self.spec, instructions=tuple(replace(part, mask=mask) for part, mask in parts))
         )
 
 

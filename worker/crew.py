@@ -50,7 +50,7 @@ class Crew:
 
     @property
     def hangs(self) -> bool:
-        return self._engine.busy_for() > self._hang_s
+        return self._engine.hangs(self._hang_s)
 
     @property
     def works(self) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageChops, PngImagePlugin
 
+from foi_core.bands import area, bands
 from foi_core.result import EditResult
 from jobs.pictures import to_png
 from jobs.records import (
@@ -51,27 +53,62 @@ class Files:
         return name
 
 
-def succeeded(record: EditRecord, picture: Image.Image, results: Sequence[EditResult], files: Files) -> Outcome:
+@dataclass
+class _Told:
+    """What is kept of outputs that are stored."""
+
+    outputs: list[Output] = field(default_factory=list)
+    masks: list[Mask] = field(default_factory=list)
+    maps: list[AttentionMap] = field(default_factory=list)
+    warnings: dict[tuple[str, int | None], EditWarning] = field(default_factory=dict)
+    areas: list[float] = field(default_factory=list)
+    changes: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    flags: list[bool] = field(default_factory=list)
+    input: EditInput | None = None
+
+
+def succeeded(record: EditRecord, picture: Image.Image, results: Iterable[EditResult], files: Files) -> Outcome:
     """Encodes and stores everything that the caller may fetch. `record` is the edit as it was started, `picture` what
-    was edited; `results` are one for each seed."""
-    outputs, masks, maps = [], [], []
+    was edited; `results` are one for each seed, drawn one after the other: no two take memory at the same time."""
+    told = _Told()
     for number, result in enumerate(results, 1):
-        masks += _masks(result, files, number)
-        maps += _maps(result, files, number)
-        if record.input.method != "masks":
-            outputs.append(_output(result, files, number, record.input.output_format))
+        _store(told, record, picture, result, files, number)
+        del result  # before the next is drawn
+    assert told.input is not None
     return Outcome(
         status="succeeded",
         completed_at=now(),
-        input=_resolved(record.input, results[0]),
+        input=told.input,
         files=files.stored,
-        outputs=tuple(outputs),
-        masks=tuple(masks),
-        attention_maps=tuple(maps),
-        metrics=_metrics(record, picture, results),
-        safety=_safety(results),
-        warnings=_warnings(results),
+        outputs=tuple(told.outputs),
+        masks=tuple(told.masks),
+        attention_maps=tuple(told.maps),
+        metrics=_metrics(record, told),
+        safety=Safety(flagged=any(told.flags)) if told.flags else None,
+        warnings=tuple(told.warnings.values()),
     )
+
+
+def _store(
+    told: _Told, record: EditRecord, picture: Image.Image, result: EditResult, files: Files, number: int
+) -> None:
+    if told.input is None:
+        told.input = _resolved(record.input, result)
+    told.masks += _masks(result, files, number)
+    told.maps += _maps(result, files, number)
+    if record.input.method != "masks":
+        told.outputs.append(_output(result, files, number, record.input.output_format))
+    for w in result.warnings:  # what several outputs warn of is said once
+        warning = EditWarning(code=w.code, message=w.message, instruction=w.instruction)
+        told.warnings.setdefault((w.code, w.instruction), warning)
+    if result.masks:
+        measured, change = _measured(picture, result)
+        told.areas.append(measured)
+        told.changes.append(change)
+    told.seconds.append(result.seconds)
+    if result.flagged is not None:
+        told.flags.append(result.flagged)
 
 
 def _output(result: EditResult, files: Files, number: int, kind: OutputFormat) -> Output:
@@ -86,7 +123,7 @@ def _masks(result: EditResult, files: Files, number: int) -> list[Mask]:
             seed=result.seed,
             keyword=word.text if word else None,
             file=files.put(_named(f"mask-{i + 1}", number), to_png(mask)),
-            area=_area(mask),
+            area=round(area(mask), 6),
         )
         for i, (mask, word) in enumerate(zip(result.masks, result.keywords, strict=True))
     ]
@@ -109,17 +146,10 @@ def _named(stem: str, number: int, kind: str = "png") -> str:
     return f"{stem}.{kind}" if number == 1 else f"{stem}-{number}.{kind}"
 
 
-def _warnings(results: Sequence[EditResult]) -> tuple[EditWarning, ...]:
-    """What several outputs warn of is said once."""
-    each: dict[tuple[str, int | None], EditWarning] = {}
-    for w in (warning for result in results for warning in result.warnings):
-        each.setdefault((w.code, w.instruction), EditWarning(code=w.code, message=w.message, instruction=w.instruction))
-    return tuple(each.values())
-
-
 def encode(image: Image.Image, kind: OutputFormat) -> bytes:
     """The result with one piece of metadata, IPTC's statement that a model made part of it; none of the input's."""
-    clean = Image.fromarray(np.asarray(image.convert("RGB")))
+    clean = image.copy() if image.info else image
+    clean.info = {}
     buffer = io.BytesIO()
     if kind == "png":
         info = PngImagePlugin.PngInfo()
@@ -138,34 +168,30 @@ def _visible(attention_map: np.ndarray) -> Image.Image:
     return levels.resize((levels.width * factor, levels.height * factor), Image.Resampling.NEAREST)
 
 
-def _area(mask: Image.Image) -> float:
-    return round(float((np.asarray(mask) > 0).mean()), 6)
-
-
-def _metrics(record: EditRecord, picture: Image.Image, results: Sequence[EditResult]) -> Metrics:
+def _metrics(record: EditRecord, told: _Told) -> Metrics:
     """The mean area, the largest change and the longest time of the outputs."""
     started = record.started_at or record.submission.created_at
-    measured = [_measured(picture, result) for result in results if result.masks]
-    areas, changes = zip(*measured, strict=True) if measured else ((), ())
     return Metrics(
         queue_ms=round((started - record.submission.created_at).total_seconds() * 1000),
-        run_ms=round(max(result.seconds for result in results) * 1000),
-        mask_area=round(sum(areas) / len(areas), 6) if areas else None,
-        change_outside_mask=max(changes, default=None),
+        run_ms=round(max(told.seconds) * 1000),
+        mask_area=round(sum(told.areas) / len(told.areas), 6) if told.areas else None,
+        change_outside_mask=max(told.changes, default=None),
     )
 
 
 def _measured(picture: Image.Image, result: EditResult) -> tuple[float, int]:
     """Area of the masks' union, and the largest change outside it. Measured on the result before encoding: a lossy
     format changes every pixel a little."""
-    union = np.any([np.asarray(mask) > 0 for mask in result.masks], axis=0)
-    before, after = (np.asarray(image.convert("RGB"), dtype=np.int16) for image in (picture, result.image))
-    return float(union.mean()), int(np.abs(after - before)[~union].max(initial=0))
-
-
-def _safety(results: Sequence[EditResult]) -> Safety | None:
-    verdicts = [result.flagged for result in results if result.flagged is not None]
-    return Safety(flagged=any(verdicts)) if verdicts else None
+    inside, change = 0, 0
+    for box in bands(picture.size):
+        union = result.masks[0].crop(box)
+        for mask in result.masks[1:]:
+            union = ImageChops.lighter(union, mask.crop(box))
+        changed = ImageChops.difference(*(image.crop(box).convert("RGB") for image in (picture, result.image)))
+        changed.paste(0, mask=union)
+        change = max(change, *(band.getextrema()[1] for band in changed.split()))
+        inside += union.width * union.height - union.histogram()[0]
+    return inside / (picture.width * picture.height), change
 
 
 def _resolved(given: EditInput, result: EditResult) -> EditInput:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, get_args
 from PIL import Image
 
 from foi_core.errors import EditCanceled, FoiError
-from foi_core.result import EditResult, Stage
 from foi_core.result import Progress as EngineProgress
+from foi_core.result import Stage
 from jobs.connection import RedisError
 from jobs.logs import get_logger
 from jobs.records import Progress
@@ -23,6 +23,7 @@ from jobs.repository import EditRepository, Reply, Report
 
 if TYPE_CHECKING:  # it imports torch
     from foi_core.batching import Ticket
+    from foi_core.finishing import Decoded
 
 LISTEN_S = 0.5
 """An edit that makes no progress is reported so often all the same, to hear whether it should stop."""
@@ -62,7 +63,7 @@ class Watched:
         for one in self.tickets:
             one.stop(reason)
 
-    def results(self) -> list[EditResult]:
+    def results(self) -> list[Decoded]:
         """Waits for all outputs. The first that ends without one ends the others too, and its error is the edit's."""
         futures = [one.result for one in self.tickets]
         done, running = wait(futures, return_when=FIRST_EXCEPTION)

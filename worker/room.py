@@ -53,6 +53,11 @@ class Place:
                 room._taken -= 1
                 room._changed.notify_all()
 
+    @property
+    def closing(self) -> bool:
+        """Whether the worker stops."""
+        return self._room._closed
+
     def pause(self, seconds: float) -> None:
         """Raises HandedBack where the room is closed meanwhile."""
         with self._room._changed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from jobs.records import EditRecord, Outcome, Safety, now
 from jobs.repository import EditRepository
 from worker.files import Files, succeeded
 from worker.patience import PatientStore
+from worker.pixels import SMALL, Pixels
 from worker.reporter import AttemptLost, Reporter, Watched
 from worker.room import HandedBack, Place
 
@@ -50,6 +51,7 @@ class EditTask:
     blobs: BlobStore
     edit_timeout_s: int
     max_deaths: int
+    pixels: Pixels = field(default_factory=Pixels)
 
     def __call__(self, edit_id: str, place: Place) -> None:
         """May be called again for the same edit, also by two workers at once: one outcome stays. `place` is left as
@@ -120,24 +122,30 @@ class EditTask:
     def _edited(self, record: EditRecord, attempt: int, place: Place) -> Outcome:
         store = PatientStore(self.blobs, place)
         store.check_writable()  # nothing is made that could not be stored
-        picture, spec = _load(store, record)
+        given: _Given | _Prepared = _Given(store, record)
+        with self.pixels.held(given.pixels, place):
+            prepared, spec = self.engine.prepare(*given.load())
         if record.input.output_size == "model":
-            picture, spec = _resized(picture, spec, self.engine.working_size(picture.size))
+            given = _Prepared(prepared, spec)
         submission, left = record.submission, float(self.edit_timeout_s)
         if submission.deadline_at is not None:
             left = min(left, (submission.deadline_at - now()).total_seconds())
         priority, deadline = PRIORITIES.index(submission.priority), time.monotonic() + left
         specs = [replace(spec, seed=seed) for seed in record.input.seeds]
-        tickets = [self.engine.submit(picture, one, priority=priority, deadline=deadline) for one in specs]
+        tickets = [self.engine.submit(prepared, one, priority=priority, deadline=deadline) for one in specs]
         look = partial(self.engine.preview, tickets[0]) if submission.previews else None
         running = Watched(submission.id, attempt, tickets, look)
         self.reporter.watch(running)
         try:
-            results = running.results()
+            decoded = running.results()
         finally:
             self.reporter.forget(submission.id)
             place.leave()
-        return succeeded(record, picture, results, Files(store, submission.id, attempt))
+        with self.pixels.held(given.pixels):
+            picture, spec = given.load()
+            masks = [part.mask for part in spec.instructions]
+            results = (one.drawn(picture, masks) for one in decoded)
+            return succeeded(record, picture, results, Files(store, submission.id, attempt))
 
 
 def worker_lost(deaths: int) -> Outcome:
@@ -146,21 +154,41 @@ def worker_lost(deaths: int) -> Outcome:
     return Outcome.failed("worker-lost", "The workers that ran the edit died", detail)
 
 
-def _load(store: PatientStore, record: EditRecord) -> tuple[Image.Image, EditSpec]:
-    submission, size = record.submission, (record.input.width, record.input.height)
+class _Given:
+    """The picture and the masks as the caller sent them, read when they are worked on: a large picture takes no memory
+    while it waits for the model."""
 
-    def mask(name: str) -> Image.Image:
-        return Image.open(io.BytesIO(store.get(submission.files[name].key)))
+    def __init__(self, store: PatientStore, record: EditRecord) -> None:
+        self.pixels = record.input.width * record.input.height
+        self._store, self._record = store, record
+        self._kept: tuple[Image.Image, EditSpec] | None = None
 
-    masks = [mask(part.mask) if part.mask else None for part in record.input.instructions]
-    picture = pictures.read_picture(io.BytesIO(store.get(submission.upload.key)), max_pixels=size[0] * size[1])
-    return picture, record.input.to_spec(masks)
+    def load(self) -> tuple[Image.Image, EditSpec]:
+        """Raises HandedBack and FileNotFoundError, as the store does."""
+        if self._kept is not None:
+            return self._kept
+        record, files = self._record, self._record.submission.files
+        upload = io.BytesIO(self._store.get(record.submission.upload.key))
+        masks = [self._mask(files[part.mask].key) if part.mask else None for part in record.input.instructions]
+        loaded = pictures.read_picture(upload, max_pixels=self.pixels), record.input.to_spec(masks)
+        if self.pixels <= SMALL:
+            self._kept = loaded
+        return loaded
+
+    def _mask(self, key: str) -> Image.Image:
+        return Image.open(io.BytesIO(self._store.get(key)))
 
 
-def _resized(picture: Image.Image, spec: EditSpec, size: tuple[int, int]) -> tuple[Image.Image, EditSpec]:
-    """The picture and the given masks at `size`: the result has it too, and so has what is kept outside the masks."""
-    parts = tuple(
-        replace(part, mask=part.mask.resize(size, Image.Resampling.NEAREST)) if part.mask else part
-        for part in spec.instructions
-    )
-    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), replace(spec, instructions=parts)
+@dataclass(frozen=True)
+class _Prepared:
+    """The picture and the masks at the model's size, where the caller wants the result to have it."""
+
+    picture: Image.Image
+    spec: EditSpec
+
+    @property
+    def pixels(self) -> int:
+        return self.picture.width * self.picture.height
+
+    def load(self) -> tuple[Image.Image, EditSpec]:
+        return self.picture, self.spec

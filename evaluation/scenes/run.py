@@ -112,7 +112,8 @@ def edits(engine: Engine, tasks: Iterable[Task]) -> Iterator[tuple[Task, EditRes
         landed = [f for f in flying if f.state.step == f.state.steps]
         flying = [f for f in flying if f.state.step < f.state.steps]
         for flight in landed:
-            result = engine.finish(flight.state)
+            state = flight.state  # scenes have the model's own size
+            result = engine.decode(state).drawn(state.image, [part.mask for part in state.spec.instructions])
             flight.parts += 1
             flight.rows += result.unet_rows
             if flight.task.row.one_by_one and flight.parts < len(flight.task.case.edits):

@@ -16,6 +16,7 @@ from torch import Tensor
 from foi_core import DeadlineExceeded, EditCanceled, EditSpec, EngineDied, ModelFailure, OutOfMemory, SubInstruction
 from foi_core.batching import BatchingEngine, Capacity, Ticket
 from foi_core.engine import Engine
+from foi_core.finishing import Decoded
 from foi_core.result import EditResult
 from foi_core.state import EditState
 from tests.support import picture, wait_until
@@ -42,10 +43,10 @@ class Watched(Engine):
         super().step(states)
         self.batches.append([state.spec.seed for state in states])
 
-    def finish(self, state: EditState) -> EditResult:
+    def decode(self, state: EditState) -> Decoded:
         self.before_finish()
         self.latents[state.spec.seed] = state.latents
-        return super().finish(state)
+        return super().decode(state)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def spec(seed: int, parts: tuple[SubInstruction, ...] = PARTS[:1], **settings: o
 
 
 def done(ticket: Ticket) -> EditResult:
-    return ticket.result.result(LIMIT_S)
+    return ticket.result.result(LIMIT_S).drawn(ticket.image, [part.mask for part in ticket.spec.instructions])
 
 
 MIXED = [

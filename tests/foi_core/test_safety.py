@@ -21,6 +21,7 @@ from foi_core import EditSpec, SubInstruction, UnsafeResult, UnsupportedCheckpoi
 from foi_core.batching import BatchingEngine, Capacity
 from foi_core.checkpoint import load
 from foi_core.engine import Engine
+from foi_core.finishing import Decoded
 from foi_core.result import EditResult
 from foi_core.safety import SafetyChecker
 from tests.tiny_model import build_tiny_model
@@ -187,11 +188,11 @@ def test_among_edits_in_flight_a_flagged_one_fails_alone(folder: Path) -> None:
         picture = Image.new("RGB", (64, 64), "teal")
         first, second = (batching.submit(picture, spec).result for _ in range(2))
         assert isinstance(outcome(first), UnsafeResult)
-        assert isinstance(fine := outcome(second), EditResult)
+        assert isinstance(fine := outcome(second), Decoded)
         assert fine.flagged is False
     finally:
         batching.close()
 
 
-def outcome(future: Future[EditResult]) -> EditResult | BaseException:
+def outcome(future: Future[Decoded]) -> Decoded | BaseException:
     return future.exception(timeout=60) or future.result()

@@ -25,7 +25,7 @@ from jobs.connection import RedisError
 from jobs.records import EditRecord, Instruction, Safety, now
 from jobs.repository import EditRepository, Reply, events_key
 from jobs.views import view
-from tests.support import FakeEngine, FakeState, picture, run_edit
+from tests.support import FakeDecoded, FakeEngine, FakeState, picture, run_edit
 
 Submit = Callable[..., str]
 Look = Callable[[str], EditRecord]
@@ -119,7 +119,7 @@ def test_a_withheld_result_leaves_its_verdict_and_nothing_else(
     submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
 ) -> None:
     class Withholding(FakeEngine):
-        def finish(self, _: FakeState) -> EditResult:
+        def decode(self, _: FakeState) -> FakeDecoded:
             raise UnsafeResult("the safety checker flagged the result")
 
     edit_id = submit(n=2)
@@ -245,9 +245,9 @@ def test_files_of_an_attempt_that_came_too_late_are_removed(
     edit_id = submit()
 
     class Canceled(FakeEngine):
-        def finish(self, state: FakeState) -> EditResult:
+        def decode(self, state: FakeState) -> FakeDecoded:
             repository.cancel(edit_id)
-            return super().finish(state)
+            return super().decode(state)
 
     run_edit(Canceled(), repository, blobs, edit_id)
     assert look(edit_id).status == "canceled"
