@@ -36,6 +36,16 @@ return 1
 """
 
 
+# All that a process holds, each in the set of its owner; what has fallen out meanwhile is put back.
+_RENEW = """
+local ends = tonumber(redis.call('TIME')[1]) + tonumber(ARGV[1])
+for i, name in ipairs(KEYS) do
+  redis.call('ZADD', name, ends, ARGV[i + 1])
+  redis.call('EXPIRE', name, ARGV[1])
+end
+"""
+
+
 class TooManyRequests(Problem):
     """429 that says when the next request would be taken."""
 
@@ -65,6 +75,14 @@ class Quotas:
         self._requests = MovingWindowRateLimiter(storage)
         self._max_streams = settings.max_streams_per_key
         self._hold = redis.register_script(_HOLD)
+        self._renew = redis.register_script(_RENEW)
+        self._slots: dict[str, str] = {}
+        self._renewal: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await asyncio.gather(self._renewal, return_exceptions=True)
 
     async def count_request(self, owner: str) -> None:
         """Raises the Problem where the last minute was too busy; what is refused does not count."""
@@ -78,21 +96,23 @@ class Quotas:
     async def stream(self, owner: str) -> AsyncIterator[None]:
         """One of the owner's event streams, while the block runs. Raises the Problem where there are too many."""
         name, slot = f"foi:streams:{owner}", uuid.uuid4().hex
-        if not await self._held(name, slot):
+        if not await self._hold(keys=[name], args=[slot, self._max_streams, SLOT_TTL_S]):
             raise Problem("quota-exceeded", f"{self._max_streams} event streams of this key are open; close one")
-        renewal = asyncio.create_task(self._renew(name, slot))
+        self._slots[slot] = name
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.create_task(self._renew_all())
         try:
             yield
         finally:
-            renewal.cancel()
+            del self._slots[slot]
             with CancelScope(shield=True), suppress(RedisError):  # the caller's leaving cancels all but this
                 await self._redis.zrem(name, slot)
 
-    async def _held(self, name: str, slot: str) -> bool:
-        return bool(await self._hold(keys=[name], args=[slot, self._max_streams, SLOT_TTL_S]))
-
-    async def _renew(self, name: str, slot: str) -> None:
-        while True:
+    async def _renew_all(self) -> None:
+        while self._slots:
             await asyncio.sleep(RENEW_S)
-            with suppress(RedisError):  # without Redis the stream ends by itself
-                await self._held(name, slot)
+            slots = dict(self._slots)
+            with suppress(RedisError):
+                await self._renew(keys=list(slots.values()), args=[SLOT_TTL_S, *slots])
+                for slot in slots.keys() - self._slots.keys():  # ended meanwhile, and put back by this
+                    await self._redis.zrem(slots[slot], slot)

@@ -10,7 +10,6 @@ from threading import Thread
 
 import httpx
 import pytest
-import uvicorn
 from redis import Redis
 
 from jobs import presence
@@ -18,6 +17,7 @@ from jobs.blobs import BlobStore
 from jobs.settings import Settings
 from service import metrics as service_metrics
 from service.app import create_app
+from service.server import Server
 from tests.support import wait_until
 
 service_metrics.FLUSH_S = 3600  # else what other requests have left is written between two looks of a test
@@ -28,7 +28,7 @@ LIMITS = {"max_body_bytes": 400_000, "max_pixels": 100_000, "max_queue": 5, "upl
 def serving(settings: Settings, url: str) -> Iterator[str]:
     """The address of a running service."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings, url), ws="none", log_config=None))
+    server = Server(create_app(settings, url))
     thread = Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     wait_until(lambda: server.started)
