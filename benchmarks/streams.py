@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from jobs.repository import EditRepository, Report
 from tests.support import submission
 
 STREAMS = 2000
+STREAMS_PER_KEY = 4
 REPORTS = 200
 """Edits that report a step each second."""
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -96,15 +98,17 @@ class Listener:
 
 async def measure(url: str, pid: int, redis: Redis, seconds: float, count: int = STREAMS) -> dict[str, Any]:
     service, repository = Service(pid, redis), EditRepository(redis, 86_400)
-    token, key = ApiKeys(redis).create("benchmark")
-    edits = [submission().model_copy(update={"owner": key.owner}) for _ in range(count)]
+    keys = [ApiKeys(redis).create(f"benchmark {i}") for i in range(math.ceil(count / STREAMS_PER_KEY))]
+    tokens = [token for token, _ in keys for _ in range(STREAMS_PER_KEY)][:count]
+    owners = [key.owner for _, key in keys for _ in range(STREAMS_PER_KEY)][:count]
+    edits = [submission().model_copy(update={"owner": owner}) for owner in owners]
     for edit in edits:
         repository.create(edit)
     found: dict[str, Any] = {"streams": count, "without": await service.watched(seconds)}
     listeners: list[Listener] = []
     begun = time.monotonic()
     for i in range(0, count, 50):
-        opening = (Listener.open(url, edit.id, token) for edit in edits[i : i + 50])
+        opening = (Listener.open(url, edits[k].id, tokens[k]) for k in range(i, min(i + 50, count)))
         listeners += filter(None, await asyncio.gather(*opening))
     found |= {"opened": len(listeners), "opened_in_s": round(time.monotonic() - begun, 1)}
     found["waiting"] = [await service.watched(seconds) for _ in range(3)]
@@ -146,7 +150,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
     parser.add_argument("--streams", type=int, default=STREAMS)
     args = parser.parse_args()
-    os.environ |= {"FOI_AUTH": "keys", "FOI_MAX_STREAMS_PER_KEY": "100000", "FOI_MAX_REQUESTS_PER_MINUTE": "1000000"}
+    os.environ |= {"FOI_AUTH": "keys"}
     with (
         tempfile.TemporaryDirectory() as folder,
         service_on_one_core(Path(folder)) as (url, pid, redis_url),

@@ -7,6 +7,7 @@ import asyncio
 import math
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -40,7 +41,14 @@ return 1
 _RENEW = """
 local ends = tonumber(redis.call('TIME')[1]) + tonumber(ARGV[1])
 for i, name in ipairs(KEYS) do
-  redis.call('ZADD', name, ends, ARGV[i + 1])
+  local members = {}
+  for slot in string.gmatch(ARGV[i + 1], '%S+') do
+    table.insert(members, ends)
+    table.insert(members, slot)
+  end
+  for first = 1, #members, 1000 do
+    redis.call('ZADD', name, unpack(members, first, math.min(first + 999, #members)))
+  end
   redis.call('EXPIRE', name, ARGV[1])
 end
 """
@@ -111,8 +119,10 @@ class Quotas:
     async def _renew_all(self) -> None:
         while self._slots:
             await asyncio.sleep(RENEW_S)
-            slots = dict(self._slots)
+            slots, sets = dict(self._slots), defaultdict(list)
+            for slot, name in slots.items():
+                sets[name].append(slot)
             with suppress(RedisError):
-                await self._renew(keys=list(slots.values()), args=[SLOT_TTL_S, *slots])
+                await self._renew(keys=list(sets), args=[SLOT_TTL_S, *map(" ".join, sets.values())])
                 for slot in slots.keys() - self._slots.keys():  # ended meanwhile, and put back by this
                     await self._redis.zrem(slots[slot], slot)
