@@ -98,7 +98,7 @@ class Message(Record):
 
 
 class Attempt(Record):
-    """One try: the status that it was answered with, or why there was no answer."""
+    """One try: the status that it was answered with, if it was, and in words why it is no success."""
 
     at: datetime
     status: int | None

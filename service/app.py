@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from anyio import CapacityLimiter
@@ -17,6 +16,7 @@ from jobs.idempotency import IdempotencyKeys
 from jobs.queue import EditQueue
 from jobs.repository import EditRepository
 from jobs.settings import Settings, origin_of
+from jobs.version import version
 from service import (
     deliveries,
     edits,
@@ -70,7 +70,7 @@ def create_app(settings: Settings, redis_url: str) -> FastAPI:
     app = _App(
         title="Focus on Your Instruction",
         summary=_SUMMARY,
-        version=_version(),
+        version=version(),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -94,10 +94,3 @@ def create_app(settings: Settings, redis_url: str) -> FastAPI:
     for part in (edits, stream, files, instructions, info, metrics, deliveries, openai_images, health, page):
         app.include_router(part.router)
     return app
-
-
-def _version() -> str:
-    try:
-        return version("focus-on-your-instruction")
-    except PackageNotFoundError:
-        return "0+source"
