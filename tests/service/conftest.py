@@ -90,13 +90,13 @@ class Service:
     """A real process of the HTTP service, which can be started again at the same address."""
 
     def __init__(self, settings: Settings, url: str, port: int) -> None:
-        self._environment = {"FOI_REDIS_URL": url, "FOI_PORT": str(port), "FOI_DATA_DIR": str(settings.data_dir)}
+        self.environment = {"FOI_REDIS_URL": url, "FOI_PORT": str(port), "FOI_DATA_DIR": str(settings.data_dir)}
         self.url = f"http://127.0.0.1:{port}"
         self.process: subprocess.Popen[str] | None = None
         self.log = ""
 
     def start(self) -> None:
-        self.process = python("-m", "service", environment=self._environment, stderr=subprocess.PIPE)
+        self.process = python("-m", "service", environment=self.environment, stderr=subprocess.PIPE)
         wait_until(self._lives)
 
     def terminate(self) -> None:
@@ -109,9 +109,14 @@ class Service:
         _, self.log = self.process.communicate(timeout=20)
         return self.process.returncode
 
-    def restart(self) -> None:
+    def stop(self) -> str:
+        """What it wrote."""
         self.terminate()
         assert self.ended() == 0
+        return self.log
+
+    def restart(self) -> None:
+        self.stop()
         self.start()
 
     def _lives(self) -> bool:
