@@ -75,7 +75,8 @@ class Settings(BaseSettings):
     )
     public_url: str = Field(
         default="",
-        description="Where callers reach the service, `https://edits.example.org`; addresses in webhooks begin so.",
+        description="Where callers reach the service, `https://edits.example.org`; addresses in webhooks begin so, and "
+        "web pages of this origin may call.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
