@@ -21,11 +21,11 @@ from jobs.repository import events_key
 
 CONNECTIONS = 32
 """To Redis: one for the reader, the others are each needed for a moment only."""
-BLOCK_S = 5.0
+BLOCK_S = 1.0
 TIMEOUT_S = 10
 AGAIN_S = 0.5
 """How soon Redis is asked again after it did not answer."""
-CHECK_S = 10.0
+CHECK_S = 1.0
 """How often the reader looks whether the edits that are listened to are still there."""
 BATCH = 64
 """Events of one edit that are read at once."""
@@ -189,8 +189,6 @@ class EventHub:
             watched.listeners.discard(listener)
             if not watched.listeners:
                 del self._watched[edit_id]
-                if not self._watched:
-                    self._wake()
 
     def read_again(self, edit_id: str, after: Position) -> None:
         """The reader begins anew after this event."""
@@ -216,7 +214,7 @@ class EventHub:
             await asyncio.sleep(MAX_PAUSE_S)
 
     async def _read(self) -> None:
-        """Until nobody listens."""
+        """Until nobody listens, which it sees after BLOCK_S at the latest."""
         checked = asyncio.get_running_loop().time()
         away = False
         try:
@@ -225,7 +223,7 @@ class EventHub:
                 begun = {edit_id: watched.read for edit_id, watched in self._watched.items()}
                 try:
                     found = await self._news(begun)
-                    if (now := asyncio.get_running_loop().time()) - checked > CHECK_S:
+                    if (now := asyncio.get_running_loop().time()) - checked >= CHECK_S:
                         checked = now
                         await self._let_go_of_what_is_gone(list(begun))
                 except RedisError as error:

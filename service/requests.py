@@ -61,7 +61,10 @@ class OwnPages:
         if scope["type"] != "http" or scope["method"] in _SAFE_METHODS or self._is_own(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
-        detail = "a page of another origin sent this; the operator can let it: list its origin in FOI_CORS_ORIGINS"
+        detail = (
+            "a page of another origin sent this. The operator can let it: list its origin in FOI_CORS_ORIGINS, or, if "
+            "it is this service's own page behind a proxy, say in FOI_PUBLIC_URL where that is"
+        )
         await Problem("forbidden", detail).response(scope["path"])(scope, receive, send)
 
     def _is_own(self, headers: Headers) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -108,8 +109,9 @@ async def get_events(request: Request, start: Annotated[Start, Depends(start)]) 
     if start.snapshot is not None:
         yield ServerSentEvent(raw_data=start.snapshot, event="status", id=str(start.after), retry=RECONNECT_MS)
     source = _live(request, start) if start.done is None else _replayed(request, start, start.done)
-    async for event in source:
-        yield ServerSentEvent(raw_data=event.data, event=event.type, id=event.id)
+    async with aclosing(source) as events:
+        async for event in events:
+            yield ServerSentEvent(raw_data=event.data, event=event.type, id=event.id)
 
 
 class StreamToken(BaseModel):
@@ -135,7 +137,7 @@ async def make_token(request: Request, response: Response, edit_id: str, caller:
     return StreamToken(token=token, url=f"/v1/edits/{edit_id}/events?token={token}", expires_at=expires_at)
 
 
-async def _live(request: Request, start: Start) -> AsyncIterator[Event]:
+async def _live(request: Request, start: Start) -> AsyncGenerator[Event]:
     """Until `done`, or until the caller has to come again: with another key, or to another process."""
     events: EventHub = request.app.state.events
     with (
@@ -151,7 +153,7 @@ async def _live(request: Request, start: Start) -> AsyncIterator[Event]:
                     return
 
 
-async def _replayed(request: Request, start: Start, done: Event) -> AsyncIterator[Event]:
+async def _replayed(request: Request, start: Start, done: Event) -> AsyncGenerator[Event]:
     """The rest of what an edit that has ended has told."""
     events: EventHub = request.app.state.events
     try:

@@ -181,6 +181,7 @@ def test_the_end_needs_no_free_stream(redis: Redis, settings: Settings, redis_ur
         ended, open_one = (submit(client).json() for _ in range(2))
         client.post(ended["urls"]["cancel"])
         done = everything(client, ended["urls"]["events"])[-1]
+        wait_until(lambda: redis.keys("foi:streams:*") == [])
         with listening(client, open_one["urls"]["events"]) as found:
             next(found)
             assert client.get(ended["urls"]["events"], headers={"Last-Event-ID": done.id}).status_code == 204
