@@ -53,8 +53,8 @@ def photo(side: int = 512) -> bytes:
 
 
 @contextmanager
-def service_on_one_core(folder: Path) -> Iterator[tuple[str, int]]:
-    """A service without workers, and its process id; Redis and the callers have the other cores."""
+def service_on_one_core(folder: Path) -> Iterator[tuple[str, int, str]]:
+    """A service without workers, its process id, and its Redis; Redis and the callers have the other cores."""
     redis = EmbeddedRedis(folder / "redis")
     redis.start()
     with socket.socket() as probe:
@@ -76,7 +76,7 @@ def service_on_one_core(folder: Path) -> Iterator[tuple[str, int]]:
             presence.publish(client, presence.WorkerPresence(name="none", state="ready", model="none"))
         while not _answers(f"{url}/livez"):
             time.sleep(0.1)
-        yield url, process.pid
+        yield url, process.pid, redis.url
     finally:
         process.terminate()
         process.wait()
@@ -280,7 +280,7 @@ def main() -> None:
     args = parser.parse_args()
     report: dict[str, Any] = {"machine": describe()}
     with tempfile.TemporaryDirectory() as folder:
-        with service_on_one_core(Path(folder)) as (url, pid):
+        with service_on_one_core(Path(folder)) as (url, pid, _):
             _say("accepts")
             report |= asyncio.run(measure(url, pid, args.seconds))
         _say("overload")

@@ -49,6 +49,10 @@ def _connection(path: str, place: _Place, patience: Patience) -> Flow[FoiError |
         response: httpx.Response = yield Open(request)
         if not response.is_success:
             return refusal(request, response)
+        if response.status_code == httpx.codes.NO_CONTENT:  # the last id was that of `done`
+            place.done = True
+            yield Close()
+            return None
         return (yield from _read(path, place, patience, timeout.read or IDLE_S))
     except httpx.RequestError as error:
         return refusal(request, error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import cache
 from ipaddress import IPv6Address, ip_address, ip_network
 
@@ -18,8 +18,11 @@ import httpcore
 import httpx
 from anyio import CapacityLimiter, to_thread
 
+from jobs.version import NAME, version
+
 MAX_URL_LENGTH = 2048
 MAX_PORT = 65_535
+USER_AGENT = f"{NAME}/{version()}"
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 
 _NETWORK = httpcore.AnyIOBackend()
@@ -96,7 +99,8 @@ def open_client(
     """A client that follows no redirects by itself and uses no proxies. Its requests raise ForbiddenAddress, beside
     the errors of httpx."""
     backend = network if allow_private else _PublicNetwork(network, resolve or _look_up)
-    return httpx.AsyncClient(transport=_Transport(backend), timeout=timeout_s, trust_env=False)
+    headers = {"User-Agent": USER_AGENT}
+    return httpx.AsyncClient(transport=_Transport(backend), timeout=timeout_s, trust_env=False, headers=headers)
 
 
 def explain(error: Exception, timeout_s: float) -> str:
@@ -107,6 +111,32 @@ def explain(error: Exception, timeout_s: float) -> str:
     if isinstance(error, ForbiddenAddress | httpx.ConnectError | httpx.UnsupportedProtocol | httpx.InvalidURL):
         return "cannot be reached; it must be a public address of http or https"
     return "broke off its answer, or did not answer in HTTP"
+
+
+def explain_in_full(error: Exception, timeout_s: float) -> str:
+    """As `explain`, for whoever has to mend what is asked: which step failed, name, connection, TLS or answer. A name
+    that has no address and one of a private address still sound alike; only public ones are ever connected to."""
+    causes = list(_causes(error))
+    if isinstance(error, httpx.ConnectTimeout):
+        return f"took no connection within {timeout_s:g} s"
+    if any(isinstance(cause, ForbiddenAddress | socket.gaierror | UnicodeError) for cause in causes):
+        return "has no public address: DNS does not know the name, or the address is private and is not called"
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its TLS certificate is not accepted: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS failed: {cause.reason or cause.strerror}"
+    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        return "refuses connections"
+    if isinstance(error, httpx.ConnectError):
+        return "cannot be connected to"
+    return explain(error, timeout_s)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 class _Transport(httpx.AsyncHTTPTransport):
@@ -169,7 +199,7 @@ async def _look_up(host: str, port: int) -> list[str]:
     try:
         return await to_thread.run_sync(ask, abandon_on_cancel=True, limiter=CapacityLimiter(1))
     except (OSError, UnicodeError) as error:
-        raise httpcore.ConnectError(str(error)) from None
+        raise httpcore.ConnectError(str(error)) from error
 
 
 def _public_literal(host: str) -> str | None:

@@ -39,9 +39,9 @@ def new_edit_id() -> str:
 
 
 class Record(BaseModel):
-    """Immutable once made: a change of state is a new record."""
+    """Immutable once made: a change of state is a new record. What is wrong with one is told without its texts."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
 class Problem(Record):

@@ -4,6 +4,7 @@ writes the edit's events too, so that they tell exactly what happened."""
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -135,6 +136,13 @@ redis.call('DEL', KEYS[1])
 redis.call('EXPIRE', KEYS[2], {DELETED_S})
 return 1
 """
+_KEEP = """
+if not status or redis.call('TTL', KEYS[1]) >= tonumber(ARGV[1]) then return end
+redis.call('HSET', KEYS[1], 'expires_at', ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+redis.call('EXPIRE', KEYS[2], ARGV[1])
+redis.call('EXPIRE', KEYS[3], ARGV[3])
+"""
 _CANCEL = """
 if status == 'running' then status_is('canceling') end
 return status
@@ -194,6 +202,7 @@ class EditRepository:
         self._report = redis.register_script(_PRELUDE + _REPORT)
         self._commit = redis.register_script(_PRELUDE + _COMMIT)
         self._release = redis.register_script(_PRELUDE + _RELEASE)
+        self._keep = redis.register_script(_PRELUDE + _KEEP)
         self._cancel = redis.register_script(_PRELUDE + _CANCEL)
 
     def create(self, submission: Submission, max_active: int = 0, claim: Claim | None = None) -> bool:
@@ -224,7 +233,7 @@ class EditRepository:
 
     def get(self, edit_id: str) -> EditRecord | None:
         fields: dict[str, str] = self.redis.hgetall(_keys(edit_id)[0])  # type: ignore[assignment]
-        return _record(fields)
+        return _record(edit_id, fields)
 
     def past_owner(self, edit_id: str) -> str | None:
         """Whose an edit was that has expired or was deleted; None where there never was one."""
@@ -261,7 +270,7 @@ class EditRepository:
             for edit_id in edit_ids:
                 pipeline.hgetall(_keys(edit_id)[0])
             found = pipeline.execute()
-        return [_record(fields) for fields in found]
+        return [_record(edit_id, fields) for edit_id, fields in zip(edit_ids, found, strict=True)]
 
     def delete(self, edit_id: str) -> None:
         """Removes the record of an edit that has ended. Fine when it is gone."""
@@ -325,6 +334,13 @@ class EditRepository:
             if self.commit(edit_id, None, Outcome.canceled()):
                 return "canceled"
 
+    def keep(self, edit_id: str, seconds: float) -> None:
+        """The retention of an edit that has ended counts from so many seconds from now, unless it ends later anyhow."""
+        expires_at = self._expiry(now()) + timedelta(seconds=seconds)
+        kept_s = self.retention_s + math.ceil(seconds)
+        args: list[int | str] = [kept_s, expires_at.isoformat(), kept_s + TOMBSTONE_DAYS * 86_400]
+        self._keep(keys=_keys(edit_id), args=args)
+
     def known(self, edit_ids: list[str]) -> set[str]:
         """Those of the ids that have a record."""
         with self.redis.pipeline(transaction=False) as pipeline:
@@ -358,7 +374,7 @@ def _microseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1e6)
 
 
-def _record(fields: dict[str, str]) -> EditRecord | None:
+def _record(edit_id: str, fields: dict[str, str]) -> EditRecord | None:
     """None also for one that another version of us wrote and this one cannot read: it counts as gone, and stops
     nothing else."""
 
@@ -381,5 +397,6 @@ def _record(fields: dict[str, str]) -> EditRecord | None:
             }
         )
     except ValidationError as error:
-        log.error("record cannot be read", submission=fields["submission"][:200], reason=str(error))
+        wrong = [f"{'.'.join(map(str, found['loc']))}: {found['type']}" for found in error.errors(include_input=False)]
+        log.error("record cannot be read", edit_id=edit_id, wrong=wrong)  # its texts are nobody's business
         return None

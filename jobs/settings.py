@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_PORTS = {"http": 80, "https": 443}
 
 
 class Settings(BaseSettings):
@@ -72,7 +75,13 @@ class Settings(BaseSettings):
     )
     public_url: str = Field(
         default="",
-        description="Where callers reach the service, `https://edits.example.org`; addresses in webhooks begin so.",
+        description="Where callers reach the service, `https://edits.example.org`; addresses in webhooks begin so, and "
+        "web pages of this origin may call.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins whose web pages may call the service, divided by commas: `https://app.example.org`. "
+        "Pages of others can only read what is public.",
     )
     max_requests_per_minute: int = Field(
         default=600, ge=1, description="Requests of one API key in a minute; further ones get 429 quota-exceeded."
@@ -111,6 +120,14 @@ class Settings(BaseSettings):
         description="After SIGTERM a worker finishes its edits for so many seconds, then hands them back.",
     )
 
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _origins(cls, given: object) -> object:
+        texts = [text.strip() for text in given.split(",")] if isinstance(given, str) else given
+        if not isinstance(texts, list | tuple):
+            return given
+        return tuple(_checked_origin(str(text)) for text in texts if text)
+
     telemetry: bool = Field(
         default=False, description="OpenTelemetry traces and metrics of the HTTP service, where its SDK is set up."
     )
@@ -122,11 +139,32 @@ class Settings(BaseSettings):
     )
 
 
+def origin_of(url: str) -> str:
+    """As a browser writes it (RFC 6454): scheme, host, and the port unless it is the scheme's own. Empty for a text
+    that has none."""
+    try:
+        parts = urlsplit(url.strip().lower())
+        port = parts.port
+    except ValueError:
+        return ""
+    if parts.scheme not in _PORTS or not parts.hostname:
+        return ""
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + ("" if port in (None, _PORTS[parts.scheme]) else f":{port}")
+
+
+def _checked_origin(text: str) -> str:
+    origin = origin_of(text)
+    if not origin or urlsplit(text).path not in ("", "/") or "?" in text or "#" in text or "@" in text:
+        raise ValueError(f"{text!r} is no origin; write scheme, host and port only, as https://app.example.org")
+    return origin
+
+
 def markdown_table() -> str:
     """The settings as a Markdown table: variable, default, meaning."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        default = "" if field.default in (None, "") else f"`{field.default}`"
+        default = "" if field.default in (None, "", ()) else f"`{field.default}`"
         rows.append(f"| `FOI_{name.upper()}` | {default} | {field.description} |")
     return "\n".join(rows)
 

@@ -98,7 +98,7 @@ class Message(Record):
 
 
 class Attempt(Record):
-    """One try: the status that it was answered with, or why there was no answer."""
+    """One try: the status that it was answered with, if it was, and in words why it is no success."""
 
     at: datetime
     status: int | None
@@ -198,10 +198,13 @@ class DeliveryStore:
     def record(
         self, claim: Claim, delivery: Delivery, attempt: Attempt, wobble: float, retry_after: float | None = None
     ) -> State:
-        """Adds an attempt, which says whether there is a next one and when; `wobble` as in `retry_delay`."""
+        """Adds an attempt, which says whether there is a next one and when; `wobble` as in `retry_delay`. The edit is
+        kept beyond the next one: a success that is told late has its files."""
         outcome = _outcome(attempt.status)
         delay = retry_delay(delivery.tries + 1, wobble, retry_after) if outcome == "failed" else None
         state: State = outcome if delay is None else "pending"
+        if delay is not None:
+            self._repository.keep(claim.edit_id, delay)
         args = [claim.edit_id, claim.until, attempt.model_dump_json(), outcome, state, "" if delay is None else delay]
         self._record(keys=[DUE, _key(claim.edit_id), WEBHOOK_OUTCOMES], args=args)
         return state
@@ -211,6 +214,7 @@ class DeliveryStore:
         delivery = self.prepare(record)
         if delivery is None:
             return None
+        self._repository.keep(delivery.edit_id, 0)
         self._redeliver(keys=[DUE, _key(delivery.edit_id)], args=[delivery.edit_id])
         return self.get(delivery.edit_id)
 

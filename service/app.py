@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from anyio import CapacityLimiter
@@ -16,7 +15,8 @@ from jobs.connection import connect
 from jobs.idempotency import IdempotencyKeys
 from jobs.queue import EditQueue
 from jobs.repository import EditRepository
-from jobs.settings import Settings
+from jobs.settings import Settings, origin_of
+from jobs.version import version
 from service import (
     deliveries,
     edits,
@@ -33,8 +33,8 @@ from service import (
     telemetry,
 )
 from service.auth import Guard
-from service.events import EventReader
-from service.requests import LoopbackHosts, RequestIds
+from service.events import EventHub
+from service.requests import LastAnswers, LoopbackHosts, OwnPages, RequestIds, allow_origins
 from service.submit import Intake
 
 _SUMMARY = "Instruction-based image editing that changes only what was asked (Focus on Your Instruction, CVPR 2024)."
@@ -47,15 +47,18 @@ class _App(FastAPI):
         return self.openapi_schema
 
     def build_middleware_stack(self) -> ASGIApp:
-        app = super().build_middleware_stack()
-        if self.state.intake.settings.auth == "auto":
+        app, settings = super().build_middleware_stack(), self.state.intake.settings
+        app = OwnPages(app, {*settings.cors_origins, origin_of(settings.public_url)})
+        if settings.cors_origins:
+            app = allow_origins(app, settings.cors_origins)
+        if settings.auth == "auto":
             app = LoopbackHosts(app)
-        return RequestIds(metrics.RequestCounts(app))
+        return RequestIds(metrics.RequestCounts(LastAnswers(app)))
 
 
 def create_app(settings: Settings, redis_url: str) -> FastAPI:
     """Connects lazily: the service starts without Redis, and says so at /readyz."""
-    events = EventReader(redis_url)
+    events = EventHub(redis_url)
     guard = Guard(settings, redis_url)
 
     @asynccontextmanager
@@ -67,7 +70,7 @@ def create_app(settings: Settings, redis_url: str) -> FastAPI:
     app = _App(
         title="Focus on Your Instruction",
         summary=_SUMMARY,
-        version=_version(),
+        version=version(),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -87,13 +90,7 @@ def create_app(settings: Settings, redis_url: str) -> FastAPI:
     app.state.decoders = CapacityLimiter(edits.DECODERS)
     app.state.viewers = CapacityLimiter(files.VIEWERS)
     problems.install(app)
+    app.add_exception_handler(stream.NothingFollowsError, stream.nothing_follows)
     for part in (edits, stream, files, instructions, info, metrics, deliveries, openai_images, health, page):
         app.include_router(part.router)
     return app
-
-
-def _version() -> str:
-    try:
-        return version("focus-on-your-instruction")
-    except PackageNotFoundError:
-        return "0+source"

@@ -17,7 +17,7 @@ from jobs.connection import RedisError
 from jobs.records import EditRecord, Status
 from jobs.views import EditList, edit_url, view
 from service import accept, auth, conditional, cursors, forms, lookup, openapi
-from service.events import EventReader
+from service.events import START, EventHub, Position
 from service.submit import Intake
 
 MAX_WAIT_S = 60
@@ -208,14 +208,17 @@ async def delete_edit(request: Request, edit_id: str, caller: auth.Submitter) ->
 
 
 async def wait_for_end(request: Request, edit_id: str, caller: auth.Caller, seconds: float) -> EditRecord:
-    """The record, as soon as it is terminal or `seconds` have passed or the caller has left."""
-    events: EventReader = request.app.state.events
-    deadline = asyncio.get_running_loop().time() + seconds
-    while (left := deadline - asyncio.get_running_loop().time()) > 0 and not await request.is_disconnected():
-        if not await auth.still_valid(request):
-            break
-        if await events.wait_until_done(edit_id, min(left, LISTEN_S)):
-            break
+    """The record, as soon as it is terminal, `seconds` have passed, the caller has left or the service is to end."""
+    events: EventHub = request.app.state.events
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + seconds
+    latest = await events.latest(edit_id) if seconds > 0 else []
+    if latest and latest[0].type != "done":
+        after = Position.of(latest[0].id) or START
+        with events.listening(edit_id, after) as listener, auth.until_revoked(request, caller, listener.end):
+            while not listener.over and (left := deadline - clock()) > 0 and not await request.is_disconnected():
+                if any(event.type == "done" for event in await listener.news(min(left, LISTEN_S))):
+                    break
     return await lookup.find(request, edit_id, caller)
 
 

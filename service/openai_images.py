@@ -24,6 +24,7 @@ from foi_core.errors import InvalidParameter
 from foi_core.splitting import split_instruction
 from jobs import pictures
 from jobs.blobs import BlobStore
+from jobs.interrupted import InterruptedEdits
 from jobs.logs import get_logger
 from jobs.records import EditRecord, Outcome
 from jobs.views import view
@@ -31,6 +32,7 @@ from service import accept, auth, edits, forms, images, lookup
 from service.fields import SCALARS
 from service.forms import Form
 from service.problems import Problem, invalid
+from service.submit import Intake
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -136,7 +138,8 @@ async def edit_image(request: Request, caller: auth.Submitter) -> Response:
     """`client.images.edit(image=..., prompt=..., mask=..., n=...)` of the `openai` package; waits for the result.
 
     The fields of `POST /v1/edits` may be sent as `extra_body`. Where the caller leaves, the edit is canceled, unless
-    the request had an `Idempotency-Key` to ask for it again.
+    the request had an `Idempotency-Key` to ask for it again. Where the service is restarted, the edit goes on: the
+    answer is 503 with its id, and the same request, sent again, gets its result.
     """
     intake = lookup.intake(request)
     try:
@@ -147,22 +150,41 @@ async def edit_image(request: Request, caller: auth.Submitter) -> Response:
         theirs = _their_fields(form)
         translate = partial(_translated, form, theirs, intake.settings.max_pixels)
         ours = await to_thread.run_sync(translate, limiter=request.app.state.decoders)
-        begun = await accept.submit(request, caller, ours)
+        again = "idempotency-key" in request.headers
+        fingerprint = None if again else await lookup.in_thread(partial(ours.fingerprint, "openai"))
+        edit_id = await lookup.in_thread(partial(_interrupted, intake, caller.owner, fingerprint))
+        if edit_id is None:
+            edit_id = (await accept.submit(request, caller, ours)).edit_id
     finally:
         await forms.close(form)
-    record = await edits.wait_for_end(request, begun.edit_id, caller, intake.settings.edit_timeout_s)
+    record = await edits.wait_for_end(request, edit_id, caller, intake.settings.edit_timeout_s)
+    if record.outcome is None and request.app.state.events.closing:
+        if fingerprint is not None:
+            leave = partial(InterruptedEdits(intake.repository.redis).leave, caller.owner, fingerprint, edit_id)
+            await lookup.in_thread(leave)
+        detail = f"the service is being restarted; the edit {edit_id} goes on: send the same request again to get it"
+        raise Problem("unavailable", detail, extra={"edit_id": edit_id})
     if record.outcome is None:
-        again = "idempotency-key" in request.headers
         if not again:
             await lookup.in_thread(partial(intake.cancel, record))
         then = "send the request again with its Idempotency-Key" if again else "it was canceled"
-        raise Problem("unavailable", f"the edit {begun.edit_id} was not done in time; {then}")
+        raise Problem("unavailable", f"the edit {edit_id} was not done in time; {then}")
     if record.outcome.error is not None:
         return _failed(record.outcome.error.type, record.outcome.error.detail)
     if record.outcome.status == "canceled":
-        return _failed("edit-canceled", f"the edit {begun.edit_id} was canceled")
+        return _failed("edit-canceled", f"the edit {edit_id} was canceled")
     address = str(request.base_url).rstrip("/") if theirs.get("response_format") == "url" else None
     return await lookup.in_thread(partial(_succeeded, record, record.outcome, intake.blobs, address))
+
+
+def _interrupted(intake: Intake, owner: str, fingerprint: str | None) -> str | None:
+    """The edit that this same request was waiting for when the service ended, if it still is of use."""
+    interrupted = InterruptedEdits(intake.repository.redis)
+    while fingerprint is not None and (edit_id := interrupted.take(owner, fingerprint)) is not None:
+        record = intake.repository.get(edit_id)
+        if record is not None and record.status not in ("canceling", "canceled"):
+            return edit_id
+    return None
 
 
 def _their_fields(form: Form) -> dict[str, str]:
@@ -256,10 +278,14 @@ def _in_their_shape(answer: JSONResponse) -> Response:
     pointer = next((error["pointer"] for error in problem.get("errors", ())), "/")
     field = pointer.split("/")[1].removesuffix("[]")
     param = "prompt" if field == "instructions" else field or None
-    return _error(status, slug, _OUR_FIELD.sub("prompt", problem["detail"]), param, kept)
+    return _error(status, slug, _OUR_FIELD.sub("prompt", problem["detail"]), param, kept, problem.get("edit_id"))
 
 
-def _error(status: int, slug: str, message: str, param: str | None, headers: dict[str, str]) -> Response:
+def _error(
+    status: int, slug: str, message: str, param: str | None, headers: dict[str, str], edit_id: str | None = None
+) -> Response:
     kind = "server_error" if status >= 500 else "requests" if status == 429 else "invalid_request_error"
     error = {"message": message, "type": kind, "param": param, "code": _CODES.get(slug, slug.replace("-", "_"))}
+    if edit_id is not None:
+        error["edit_id"] = edit_id
     return JSONResponse({"error": error}, status_code=status, headers=headers)

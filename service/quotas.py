@@ -7,6 +7,7 @@ import asyncio
 import math
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -33,6 +34,23 @@ if not redis.call('ZSCORE', KEYS[1], ARGV[1]) and redis.call('ZCARD', KEYS[1]) >
 redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return 1
+"""
+
+
+# All that a process holds, each in the set of its owner; what has fallen out meanwhile is put back.
+_RENEW = """
+local ends = tonumber(redis.call('TIME')[1]) + tonumber(ARGV[1])
+for i, name in ipairs(KEYS) do
+  local members = {}
+  for slot in string.gmatch(ARGV[i + 1], '%S+') do
+    table.insert(members, ends)
+    table.insert(members, slot)
+  end
+  for first = 1, #members, 1000 do
+    redis.call('ZADD', name, unpack(members, first, math.min(first + 999, #members)))
+  end
+  redis.call('EXPIRE', name, ARGV[1])
+end
 """
 
 
@@ -65,6 +83,14 @@ class Quotas:
         self._requests = MovingWindowRateLimiter(storage)
         self._max_streams = settings.max_streams_per_key
         self._hold = redis.register_script(_HOLD)
+        self._renew = redis.register_script(_RENEW)
+        self._slots: dict[str, str] = {}
+        self._renewal: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await asyncio.gather(self._renewal, return_exceptions=True)
 
     async def count_request(self, owner: str) -> None:
         """Raises the Problem where the last minute was too busy; what is refused does not count."""
@@ -78,21 +104,25 @@ class Quotas:
     async def stream(self, owner: str) -> AsyncIterator[None]:
         """One of the owner's event streams, while the block runs. Raises the Problem where there are too many."""
         name, slot = f"foi:streams:{owner}", uuid.uuid4().hex
-        if not await self._held(name, slot):
+        if not await self._hold(keys=[name], args=[slot, self._max_streams, SLOT_TTL_S]):
             raise Problem("quota-exceeded", f"{self._max_streams} event streams of this key are open; close one")
-        renewal = asyncio.create_task(self._renew(name, slot))
+        self._slots[slot] = name
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.create_task(self._renew_all())
         try:
             yield
         finally:
-            renewal.cancel()
+            del self._slots[slot]
             with CancelScope(shield=True), suppress(RedisError):  # the caller's leaving cancels all but this
                 await self._redis.zrem(name, slot)
 
-    async def _held(self, name: str, slot: str) -> bool:
-        return bool(await self._hold(keys=[name], args=[slot, self._max_streams, SLOT_TTL_S]))
-
-    async def _renew(self, name: str, slot: str) -> None:
-        while True:
+    async def _renew_all(self) -> None:
+        while self._slots:
             await asyncio.sleep(RENEW_S)
-            with suppress(RedisError):  # without Redis the stream ends by itself
-                await self._held(name, slot)
+            slots, sets = dict(self._slots), defaultdict(list)
+            for slot, name in slots.items():
+                sets[name].append(slot)
+            with suppress(RedisError):
+                await self._renew(keys=list(sets), args=[SLOT_TTL_S, *map(" ".join, sets.values())])
+                for slot in slots.keys() - self._slots.keys():  # ended meanwhile, and put back by this
+                    await self._redis.zrem(slots[slot], slot)

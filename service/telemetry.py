@@ -27,7 +27,7 @@ def config(settings: Settings) -> TelemetryConfig:
         return {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # nobody has set one up: FastAPI is to
         _check()
-    return {"logs": False, "auto_configure": True, "exclude": _is_probe}
+    return {"logs": False, "auto_configure": True, "exclude": _is_untraced}
 
 
 def _check() -> None:
@@ -44,5 +44,6 @@ def _check() -> None:
         )
 
 
-def _is_probe(scope: MutableMapping[str, Any]) -> bool:
-    return scope["path"] in _UNTRACED
+def _is_untraced(scope: MutableMapping[str, Any]) -> bool:
+    """Probes, and event streams that are opened with a token: a span would keep their address, with the token."""
+    return scope["path"] in _UNTRACED or b"token=" in scope.get("query_string", b"")

@@ -86,7 +86,7 @@ class EditTask:
             log.warning("edit handed back", attempt=attempt, reason=str(error))
             raise
         if self.repository.commit(edit_id, attempt, outcome):
-            log.info("edit ended", status=outcome.status, error=outcome.error.detail if outcome.error else None)
+            log.info("edit ended", status=outcome.status, error=outcome.error.type if outcome.error else None)
             if outcome.metrics is not None and record.input.method != "masks":
                 pace.remember(self.repository.redis, outcome.metrics.run_ms)
         else:

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
+from http import HTTPStatus
 
 import httpx
 from standardwebhooks import Webhook
 
 from jobs import logs
 from jobs.connection import RedisError, connect
-from jobs.outgoing import ForbiddenAddress, check_url, explain, open_client
+from jobs.outgoing import ForbiddenAddress, check_url, explain_in_full, open_client
 from jobs.records import now
 from jobs.redis_server import RedisUnavailableError, running_redis
 from jobs.repository import EditRepository
@@ -43,7 +44,7 @@ log = logs.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Answer:
-    """`status` is None where there was none, and `error` says why."""
+    """`status` is None where there was none. `error` says why it is no success."""
 
     status: int | None
     error: str | None = None
@@ -140,8 +141,7 @@ class Deliverer:
 async def send(delivery: Delivery, secrets: list[str], *, allow_private: bool) -> Answer:
     """One attempt. An answer is its status: of its body a little is read, and no redirect is followed."""
     content = delivery.body.encode()
-    headers = {"Content-Type": "application/json", "User-Agent": "focus-on-your-instruction"}
-    headers |= signature(delivery, secrets, now())
+    headers = {"Content-Type": "application/json", **signature(delivery, secrets, now())}
     answer: Answer | None = None
     try:
         check_url(delivery.url, allow_private=allow_private)
@@ -150,13 +150,25 @@ async def send(delivery: Delivery, secrets: list[str], *, allow_private: bool) -
             open_client(TIMEOUT_S, allow_private=allow_private) as client,
             client.stream("POST", delivery.url, content=content, headers=headers) as response,
         ):
-            answer = Answer(response.status_code, retry_after=_retry_after(response))
+            answer = Answer(response.status_code, _refusal(response.status_code), _retry_after(response))
             async for _ in response.aiter_raw():
                 if response.num_bytes_downloaded > MAX_ANSWER_BYTES:
                     break
     except (ForbiddenAddress, httpx.HTTPError, TimeoutError) as error:
-        return answer or Answer(None, explain(error, TIMEOUT_S))
+        return answer or Answer(None, explain_in_full(error, TIMEOUT_S))
     return answer
+
+
+def _refusal(status: int) -> str | None:
+    """In words, with the standard's own phrase for the status. None: the message has arrived."""
+    if 200 <= status < 300:
+        return None
+    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "no status that HTTP knows"
+    if 300 <= status < 400:
+        return f"answered {status} ({phrase}): redirects are not followed; give the final address"
+    if status == HTTPStatus.GONE:
+        return f"answered {status} ({phrase}): nothing more is sent"
+    return f"answered {status} ({phrase}) instead of 2xx"
 
 
 def signature(delivery: Delivery, secrets: list[str], moment: datetime) -> dict[str, str]:

@@ -15,6 +15,7 @@ export async function* events(url, signal) {
     let wait = AGAIN_S;
     try {
       const answer = await call(url, { signal, headers: last ? { "Last-Event-ID": last } : {} });
+      if (answer.status === 204) return; // the last id was that of `done`
       for await (const event of parse(answer.body, signal)) {
         if (event.id) last = event.id;
         yield event;

@@ -12,7 +12,7 @@ from redis import Redis
 
 from jobs.metrics import WEBHOOK_OUTCOMES
 from jobs.records import Outcome, Webhook, now
-from jobs.repository import DUE, EditRepository
+from jobs.repository import DUE, EditRepository, events_key
 from jobs.webhooks import (
     KEPT_S,
     LEASE_S,
@@ -276,3 +276,55 @@ def test_an_owner_has_a_secret_from_the_start_and_two_after_a_rotation(redis: Re
 def test_a_rotation_before_the_first_use_makes_the_first(redis: Redis) -> None:
     secrets = WebhookSecrets(redis)
     assert [secrets.rotate("key_1")] == secrets.current("key_1")
+
+
+def test_an_edit_outlives_the_deliveries_of_its_end(
+    store: DeliveryStore, repository: EditRepository, redis: Redis
+) -> None:
+    edit_id = ended(repository)
+    keys = (f"foi:edit:{edit_id}", events_key(edit_id), f"foi:tombstone:{edit_id}")
+    for tries in range(1, len(RETRY_S)):
+        redis.zadd(DUE, {edit_id: 0})  # as if the time had passed
+        for key in keys[:2]:
+            redis.expire(key, 60)
+        claim, delivery = claimed(store)
+        assert store.record(claim, delivery, attempt(500), wobble=1) == "pending"
+        next_s = due_in(redis, edit_id)
+        assert next_s > RETRY_S[tries]
+        assert all(redis.ttl(key) >= next_s + repository.retention_s - 1 for key in keys)
+        record = repository.get(edit_id)
+        assert record is not None
+        assert abs((record.expires_at - now()).total_seconds() - next_s - repository.retention_s) < 5
+
+
+def test_an_edit_that_is_told_at_once_or_never_is_kept_no_longer(
+    store: DeliveryStore, repository: EditRepository, redis: Redis
+) -> None:
+    for status in (200, 410):
+        edit_id = ended(repository)
+        before = repository.get(edit_id)
+        claim, delivery = claimed(store)
+        store.record(claim, delivery, attempt(status), wobble=0)
+        assert repository.get(edit_id) == before
+        assert redis.ttl(f"foi:edit:{edit_id}") <= repository.retention_s
+
+
+def test_an_edit_that_is_told_once_more_is_kept_from_then_on(
+    store: DeliveryStore, repository: EditRepository, redis: Redis
+) -> None:
+    edit_id = ended(repository)
+    redis.expire(f"foi:edit:{edit_id}", 60)
+    record = repository.get(edit_id)
+    assert record is not None
+    store.redeliver(record)
+    assert redis.ttl(f"foi:edit:{edit_id}") >= repository.retention_s - 1
+
+
+def test_an_edit_that_was_deleted_does_not_come_back(
+    store: DeliveryStore, repository: EditRepository, redis: Redis
+) -> None:
+    edit_id = ended(repository)
+    claim, delivery = claimed(store)
+    repository.delete(edit_id)
+    store.record(claim, delivery, attempt(500), wobble=0)
+    assert not redis.exists(f"foi:edit:{edit_id}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,6 @@ from threading import Thread
 
 import httpx
 import pytest
-import uvicorn
 from redis import Redis
 
 from jobs import presence
@@ -18,7 +19,8 @@ from jobs.blobs import BlobStore
 from jobs.settings import Settings
 from service import metrics as service_metrics
 from service.app import create_app
-from tests.support import wait_until
+from service.server import Server
+from tests.support import python, wait_until
 
 service_metrics.FLUSH_S = 3600  # else what other requests have left is written between two looks of a test
 LIMITS = {"max_body_bytes": 400_000, "max_pixels": 100_000, "max_queue": 5, "upload_timeout_s": 2}
@@ -28,7 +30,7 @@ LIMITS = {"max_body_bytes": 400_000, "max_pixels": 100_000, "max_queue": 5, "upl
 def serving(settings: Settings, url: str) -> Iterator[str]:
     """The address of a running service."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings, url), ws="none", log_config=None))
+    server = Server(create_app(settings, url))
     thread = Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     wait_until(lambda: server.started)
@@ -82,3 +84,56 @@ def stored(redis: Redis, served_settings: Settings) -> Callable[[], set[str]]:
         return files | {f"{key}={redis.type(key)}" for key in redis.keys("*")}
 
     return look
+
+
+class Service:
+    """A real process of the HTTP service, which can be started again at the same address."""
+
+    def __init__(self, settings: Settings, url: str, port: int) -> None:
+        self.environment = {"FOI_REDIS_URL": url, "FOI_PORT": str(port), "FOI_DATA_DIR": str(settings.data_dir)}
+        self.url = f"http://127.0.0.1:{port}"
+        self.process: subprocess.Popen[str] | None = None
+        self.log = ""
+
+    def start(self) -> None:
+        self.process = python("-m", "service", environment=self.environment, stderr=subprocess.PIPE)
+        wait_until(self._lives)
+
+    def terminate(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+
+    def ended(self) -> int:
+        """The exit status; `log` is what it wrote."""
+        assert self.process is not None
+        _, self.log = self.process.communicate(timeout=20)
+        return self.process.returncode
+
+    def stop(self) -> str:
+        """What it wrote."""
+        self.terminate()
+        assert self.ended() == 0
+        return self.log
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def _lives(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/livez").is_success
+        except httpx.TransportError:
+            return False
+
+
+@pytest.fixture
+def service(settings: Settings, redis: Redis, redis_url: str) -> Iterator[Service]:
+    seen_a_moment_ago(redis)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    service = Service(settings, redis_url, port)
+    service.start()
+    yield service
+    if service.process is not None and service.process.poll() is None:
+        service.process.kill()
+        service.process.communicate()

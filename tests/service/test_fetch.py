@@ -13,6 +13,7 @@ from threading import Thread
 import pytest
 
 from jobs.settings import Settings
+from jobs.version import version
 from service import fetch
 from service.fetch import check_webhook_url, fetch_image
 from service.problems import Problem
@@ -36,6 +37,9 @@ class Server(BaseHTTPRequestHandler):
 
     def picture(self) -> None:
         self._answer(200, PICTURE)
+
+    def agent(self) -> None:
+        self._answer(200, self.headers["User-Agent"].encode())
 
     def full(self) -> None:
         self._answer(200, b"x" * LIMIT)
@@ -124,6 +128,10 @@ def test_the_bytes_come_back_from_the_start_after_at_most_three_redirects(
     server: str, lenient: Settings, path: str
 ) -> None:
     assert fetched(f"{server}/{path}", lenient) == PICTURE
+
+
+def test_who_asks_is_said(server: str, lenient: Settings) -> None:
+    assert fetched(f"{server}/agent", lenient).decode() == f"focus-on-your-instruction/{version()}"
 
 
 def test_a_body_of_exactly_the_limit_is_taken(server: str, lenient: Settings) -> None:

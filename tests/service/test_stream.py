@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import Thread
 from typing import Any, NamedTuple
 
 import httpx
+import pytest
 from redis import Redis
 
 from jobs.blobs import BlobStore
+from jobs.keys import ApiKeys
 from jobs.repository import EditRepository, events_key
 from jobs.settings import Settings
 from tests.service.conftest import seen_a_moment_ago, serving
@@ -139,3 +141,61 @@ def test_a_listener_who_leaves_leaves_nothing_behind(client: httpx.Client, redis
         next(found)
         wait_until(lambda: waiting() == 1)
     wait_until(lambda: waiting() == 0)
+
+
+@pytest.mark.parametrize("later", [0, 1, 10**9])
+def test_who_has_heard_the_end_is_told_not_to_come_again(
+    client: httpx.Client, repository: EditRepository, served_blobs: BlobStore, redis: Redis, later: int
+) -> None:
+    edit = submit(client).json()
+    run_edit(FakeEngine(), repository, served_blobs, edit["id"])
+    ms, number = redis.xrevrange(events_key(edit["id"]), count=1)[0][0].split("-")
+    answer = client.get(edit["urls"]["events"], headers={"Last-Event-ID": f"{int(ms) + later}-{number}"})
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_where_done_was_trimmed_a_listener_gets_another_and_comes_no_more(
+    client: httpx.Client, repository: EditRepository, served_blobs: BlobStore, redis: Redis, left: int
+) -> None:
+    edit = submit(client).json()
+    run_edit(FakeEngine(), repository, served_blobs, edit["id"])
+    name = events_key(edit["id"])
+    ids = [event_id for event_id, _ in redis.xrange(name)]
+    redis.xdel(name, ids.pop(), *ids[: len(ids) - left])
+    heard = everything(client, edit["urls"]["events"])
+    assert heard[0].data["id"] == edit["id"]
+    assert (heard[-1].event, heard[-1].data) == ("done", {"status": "succeeded"})
+    assert client.get(edit["urls"]["events"], headers={"Last-Event-ID": heard[-1].id}).status_code == 204
+    if left:
+        (done,) = everything(client, edit["urls"]["events"], after=ids[-1])
+        assert done.event == "done"
+
+
+def test_the_end_needs_no_free_stream(redis: Redis, settings: Settings, redis_url: str) -> None:
+    seen_a_moment_ago(redis)
+    token, _ = ApiKeys(redis).create("mine")
+    keyed = settings.model_copy(update={"auth": "keys", "max_streams_per_key": 1})
+    headers = {"Authorization": f"Bearer {token}"}
+    with serving(keyed, redis_url) as url, httpx.Client(base_url=url, headers=headers, timeout=20) as client:
+        ended, open_one = (submit(client).json() for _ in range(2))
+        client.post(ended["urls"]["cancel"])
+        done = everything(client, ended["urls"]["events"])[-1]
+        wait_until(lambda: redis.keys("foi:streams:*") == [])
+        with listening(client, open_one["urls"]["events"]) as found:
+            next(found)
+            assert client.get(ended["urls"]["events"], headers={"Last-Event-ID": done.id}).status_code == 204
+            refused(client.get(ended["urls"]["events"]), 429, "quota-exceeded")
+
+
+def test_many_listeners_cost_redis_one_reader(client: httpx.Client, redis: Redis) -> None:
+    edits = [submit(client).json() for _ in range(3)]
+    with ExitStack() as stack:
+        streams = [stack.enter_context(listening(client, edit["urls"]["events"])) for edit in edits for _ in range(5)]
+        for found in streams:
+            next(found)
+        readers = {one["id"] for one in redis.client_list() if one["cmd"] == "xread"}
+        assert len(readers) == 1
+        for edit in edits:
+            client.post(edit["urls"]["cancel"])
+        assert [list(found)[-1].event for found in streams] == ["done"] * 15

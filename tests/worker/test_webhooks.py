@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -27,6 +29,7 @@ from jobs.records import Outcome, Webhook, now
 from jobs.redis_server import EmbeddedRedis, GivenRedis
 from jobs.repository import DUE, EditRepository
 from jobs.settings import Settings
+from jobs.version import version
 from jobs.webhooks import LEASE_S, Delivery, DeliveryStore, WebhookSecrets
 from tests.support import ROOT, python, submission, wait_until
 from worker import webhooks
@@ -455,3 +458,67 @@ def test_a_message_that_cannot_be_read_holds_up_nobody(
     with delivering(redis_url):
         assert tried(repository, end(repository, receiver.url)).state == "succeeded"
     assert redis.zscore(DUE, "edit_broken") is not None
+
+
+@pytest.mark.usefixtures("deliverer")
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (204, None),
+        (302, "answered 302 (Found): redirects are not followed; give the final address"),
+        (410, "answered 410 (Gone): nothing more is sent"),
+        (500, "answered 500 (Internal Server Error) instead of 2xx"),
+        (599, "answered 599 (no status that HTTP knows) instead of 2xx"),
+    ],
+)
+def test_the_record_says_in_words_what_a_receiver_answered(
+    receive: Callable[..., Receiver], repository: EditRepository, status: int, reason: str | None
+) -> None:
+    attempt = tried(repository, end(repository, receive(answer(status)).url)).attempts[0]
+    assert (attempt.status, attempt.error) == (status, reason)
+
+
+@pytest.mark.usefixtures("deliverer")
+def test_the_record_says_in_words_why_there_was_no_answer(
+    receive: Callable[..., Receiver], repository: EditRepository
+) -> None:
+    plain = receive(answer()).url
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    reasons = {
+        f"http://127.0.0.1:{port}/": "refuses connections",
+        "http://nowhere.invalid/": "has no public address",
+        plain.replace("http:", "https:"): "TLS failed: ",
+    }
+    for url, reason in reasons.items():
+        attempt = tried(repository, end(repository, url)).attempts[0]
+        assert (attempt.status, reason in (attempt.error or "")) == (None, True), attempt.error
+
+
+def test_a_certificate_that_is_not_accepted_is_named(
+    repository: EditRepository, redis_url: str, tmp_path: Path
+) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    request = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    subprocess.run(
+        ["openssl", *request.split(), "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    with delivering(redis_url):
+        attempt = tried(repository, end(repository, f"https://localhost:{server.server_port}/")).attempts[0]
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    assert attempt.error == "its TLS certificate is not accepted: self-signed certificate"
+
+
+@pytest.mark.usefixtures("deliverer")
+def test_a_receiver_learns_who_calls(receive: Callable[..., Receiver], repository: EditRepository) -> None:
+    receiver = receive(answer())
+    tried(repository, end(repository, receiver.url))
+    assert receiver.requests[0][0]["user-agent"] == f"focus-on-your-instruction/{version()}"
