@@ -61,6 +61,7 @@ bench: setup ## throughput, latency, memory and the engine's own cost (about hal
 	$(RUN) -m benchmarks.host
 	$(RUN) -m benchmarks.load
 	$(RUN) -m benchmarks.api
+	$(RUN) -m benchmarks.streams
 
 bench-gpu: setup ## against diffusers, eager and compiled, on a GPU (an hour; goes on from what it has)
 	$(RUN) -m benchmarks.gpu

@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 from redis import Redis
 
+from benchmarks.api import FORM, photo, service_on_one_core
 from benchmarks.machine import describe
 from jobs.connection import connect
 from jobs.keys import ApiKeys
-from jobs.records import Outcome, Progress
+from jobs.records import Outcome, Progress, new_edit_id
 from jobs.repository import EditRepository, Report
-from tests.support import submission
 
 STREAMS = 2000
 STREAMS_PER_KEY = 4
@@ -101,7 +102,11 @@ async def measure(url: str, pid: int, redis: Redis, seconds: float, count: int =
     keys = [ApiKeys(redis).create(f"benchmark {i}") for i in range(math.ceil(count / STREAMS_PER_KEY))]
     tokens = [token for token, _ in keys for _ in range(STREAMS_PER_KEY)][:count]
     owners = [key.owner for _, key in keys for _ in range(STREAMS_PER_KEY)][:count]
-    edits = [submission().model_copy(update={"owner": owner}) for owner in owners]
+    headers = {"Authorization": f"Bearer {tokens[0]}"}
+    answer = httpx.post(f"{url}/v1/edits", files={"image": photo(64)}, data=FORM, headers=headers)
+    record = repository.get(answer.raise_for_status().json()["id"])
+    assert record is not None
+    edits = [record.submission.model_copy(update={"id": new_edit_id(), "owner": owner}) for owner in owners]
     for edit in edits:
         repository.create(edit)
     found: dict[str, Any] = {"streams": count, "without": await service.watched(seconds)}
@@ -144,8 +149,6 @@ def _end_all(repository: EditRepository, edit_ids: Sequence[str]) -> None:
 
 
 def main() -> None:
-    from benchmarks.api import service_on_one_core
-
     parser = argparse.ArgumentParser(prog="python -m benchmarks.streams", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
     parser.add_argument("--streams", type=int, default=STREAMS)
