@@ -24,7 +24,10 @@ from threading import Event, Thread
 from PIL import Image
 
 from foi_core.batching import BatchingEngine, Capacity
+from foi_core.checkpoint import load
 from foi_core.engine import Engine
+from foi_core.spec import EditSpec, SubInstruction
+from foi_core.state import EditState
 from jobs.blobs import BlobStore
 from jobs.connection import connect
 from jobs.queue import EditQueue
@@ -48,7 +51,7 @@ class Watched(Engine):
     seed: int | None = None
     ends: list[float]
 
-    def step(self, states):  # type: ignore[no-untyped-def]
+    def step(self, states: list[EditState]) -> None:
         super().step(states)
         if any(state.spec.seed == self.seed for state in states):
             self.ends.append(time.monotonic())
@@ -62,8 +65,7 @@ class Worker:
         self.redis = connect(url, decode=True)
         self.repository = EditRepository(self.redis, settings.retention_s)
         self.blobs, self.queue = BlobStore.of(settings), EditQueue(connect(url))
-        self.engine = Watched.load("demo", "cpu")
-        assert isinstance(self.engine, Watched)
+        self.engine = Watched(load("demo", "cpu"))
         reporter = Reporter(EditRepository(connect(url, decode=True), settings.retention_s))
         batching = BatchingEngine(self.engine, Capacity.measured(self.engine, 4), reporter.changed)
         self.crew = Crew(batching, reporter, f"large-{uuid.uuid4().hex}", settings, url, self.blobs)
@@ -77,17 +79,14 @@ class Worker:
             Instruction(text=f"make the {word} red", keyword=word, mask=f"m{i}.png" if masks else None)
             for i, word in enumerate(("ball", "box", "star", "sky", "grass", "tree", "sun", "house"))
         ]
-        given: dict[str, object] = {
-            **{"instructions": parts, "method": "foi", "num_inference_steps": 10, "strength": 0.8, "seed": 7},
-            **{"guidance_scale": None, "image_guidance_scale": None, "threshold": None, "preset": "default"},
-            **{"mask_at": None, "modulation_end": None, "disentangle_end": None, "preserve_outside_mask": True},
-            **{"output_format": "png", "width": side, "height": side, **fields},
-        }
+        spec = EditSpec(tuple(SubInstruction(part.text, part.keyword) for part in parts), num_inference_steps=10)
+        edit_input = EditInput.from_spec(spec, parts, width=side, height=side, seed=7, output_format="png")
+        changed = edit_input.model_copy(update=fields)
         self.repository.create(
             Submission(
                 id=edit_id,
                 created_at=now(),
-                input=EditInput.model_validate(given),
+                input=changed,
                 metadata=None,
                 upload=self.blobs.put_input(edit_id, UPLOAD, picture, "image/png"),
                 files=files,
@@ -157,7 +156,9 @@ def memory(worker: Worker, large: bytes, edits: int) -> None:
 
     def look() -> None:
         while not done.wait(0.02):
-            peak[0] = max(peak[0], _resident())
+            if (now := _resident()) > peak[0]:
+                peak[0] = now
+                print(f"\r{now} MiB", end="", file=sys.stderr, flush=True)
 
     before = _resident()
     watcher = Thread(target=look)
@@ -168,9 +169,8 @@ def memory(worker: Worker, large: bytes, edits: int) -> None:
     finally:
         done.set()
         watcher.join()
-    print(
-        f"{edits} edits of 40 MP, 8 outputs, 8 masks: resident {before} MiB before, {peak[0]} MiB at most; {seconds:.0f} s"
-    )
+    found = f"resident {before} MiB before, {peak[0]} MiB at most; {seconds:.0f} s"
+    print(f"{edits} edits of 40 MP, 8 outputs, 8 masks: {found}", flush=True)
 
 
 def _resident() -> int:
@@ -197,4 +197,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
 import pytest
@@ -13,7 +14,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from foi_core import DeadlineExceeded, EditCanceled, EditSpec, EngineDied, ModelFailure, OutOfMemory, SubInstruction
+from foi_core import (
+    DeadlineExceeded,
+    EditCanceled,
+    EditSpec,
+    EngineDied,
+    ModelFailure,
+    OutOfMemory,
+    SubInstruction,
+    images,
+)
 from foi_core.batching import BatchingEngine, Capacity, Ticket
 from foi_core.engine import Engine
 from foi_core.finishing import Decoded
@@ -78,8 +88,10 @@ def spec(seed: int, parts: tuple[SubInstruction, ...] = PARTS[:1], **settings: o
     return EditSpec(parts, seed=seed, **{"num_inference_steps": 5, **settings})  # type: ignore[arg-type]
 
 
-def done(ticket: Ticket) -> EditResult:
-    return ticket.result.result(LIMIT_S).drawn(ticket.image, [part.mask for part in ticket.spec.instructions])
+def done(ticket: Ticket, image: Image.Image | None = None) -> EditResult:
+    """At the size of `image`, or of the model."""
+    decoded = ticket.result.result(LIMIT_S)
+    return decoded.drawn(image or ticket.image, [part.mask for part in ticket.spec.instructions])
 
 
 MIXED = [
@@ -310,6 +322,62 @@ def test_work_that_hangs_is_seen(engine: Watched, start: Start) -> None:
     hold.set()
     done(ticket)
     wait_until(lambda: batching.busy_for() == 0)
+
+
+def test_work_that_is_slow_but_heard_does_not_hang(engine: Watched, start: Start) -> None:
+    hold, heard = threading.Event(), threading.Event()
+    conv = engine._model.vae.post_quant_conv
+
+    def slowly(_: list[EditState]) -> None:
+        while not hold.wait(0.01):
+            if heard.is_set():
+                conv(torch.zeros(1, conv.in_channels, 2, 2))
+
+    engine.before_step = slowly
+    batching = start()
+    ticket = batching.submit(picture(64, 64), spec(1))
+    wait_until(lambda: batching.hangs(0.3))
+    engine.heartbeat.longest = 1.0
+    assert not batching.hangs(0.3), "where layers take a second each it may be slow"
+    engine.heartbeat.longest = 0.0
+    heard.set()
+    wait_until(lambda: not batching.hangs(0.3))
+    heard.clear()
+    wait_until(lambda: batching.hangs(0.3))
+    hold.set()
+    done(ticket)
+
+
+def test_the_networks_of_one_thread_do_not_speak_for_another(engine: Watched, start: Start) -> None:
+    hold = threading.Event()
+    engine.before_step = lambda _: hold.wait(LIMIT_S)
+    batching = start()
+    stuck = batching.submit(picture(64, 64), spec(1))
+    wait_until(lambda: batching._flying)
+    while batching.busy_for() < 0.3:
+        engine.round_trip(picture(64, 64))
+    hold.set()
+    done(stuck)
+
+
+def test_a_picture_that_is_long_prepared_or_drawn_holds_up_no_other(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold, resized = threading.Event(), images.resized
+
+    def held(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        if 600 in (*image.size, *size):
+            hold.wait(LIMIT_S)
+        return resized(image, size)
+
+    monkeypatch.setattr(images, "resized", held)
+    batching = start()
+    with ThreadPoolExecutor(1) as pool:
+        large = pool.submit(lambda: done(batching.submit(picture(600, 600), spec(1)), picture(600, 600)))
+        assert done(batching.submit(picture(64, 64), spec(2))).image.size == (64, 64)
+        assert not large.done()
+        hold.set()
+        assert large.result(LIMIT_S).image.size == (600, 600)
 
 
 def test_closing_gives_back_what_is_not_done(engine: Watched, start: Start) -> None:

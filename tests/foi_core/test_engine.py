@@ -375,3 +375,46 @@ def test_a_device_or_precision_that_is_not_there_is_refused_by_name(field: str, 
     with pytest.raises(InvalidParameter) as caught:
         Engine.load("demo", *arguments)
     assert caught.value.field == field
+
+
+def test_the_engine_works_on_no_picture_larger_than_the_models_size(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done at the caller's size is done before and after, where no other edit waits for it."""
+    image, mask = picture(1200, 900), left_half((1200, 900))
+    parts = (TWO[0], SubInstruction("turn the grass into sand", mask=mask))
+    small, prepared = engine.prepare(image, EditSpec(parts, num_inference_steps=3, seed=1))
+    assert (image.size, mask.size) == ((1200, 900), (1200, 900)), "the caller's own are left alone"
+    seen: list[tuple[int, int]] = []
+    new = Image.Image._new
+    monkeypatch.setattr(Image.Image, "_new", lambda self, core: seen.extend([self.size, core.size]) or new(self, core))
+    state = engine.admit(small, prepared)
+    while state.step < state.steps:
+        engine.step([state])
+    decoded = engine.decode(state)
+    assert seen
+    width, height = engine.working_size(image.size)
+    assert all(w <= width and h <= height for w, h in seen)
+    result = decoded.drawn(image, [None, mask])
+    assert [one.size for one in (result.image, *result.masks)] == [(1200, 900)] * 3
+    assert result.masks[1].tobytes() == mask.tobytes()
+    assert result.spec.instructions[1].mask is mask
+
+
+def test_prepared_and_drawn_apart_an_edit_is_the_same(engine: Engine) -> None:
+    image, mask = picture(301, 297), left_half((301, 297))
+    parts = (TWO[0], SubInstruction("turn the grass into sand", mask=mask))
+    spec = EditSpec(parts, num_inference_steps=3, seed=1)
+    state = engine.admit(*engine.prepare(image, spec))
+    while state.step < state.steps:
+        engine.step([state])
+    apart, whole = engine.decode(state).drawn(image, [None, mask]), engine.edit(image, spec)
+    assert apart.image.tobytes() == whole.image.tobytes()
+    assert apart.masks[0].tobytes() == whole.masks[0].tobytes()
+
+
+def test_a_warm_up_tells_what_it_does_and_measures_how_long_a_layer_takes(engine: Engine) -> None:
+    told: list[Progress] = []
+    engine.warm_up(told.append)
+    assert [(p.step, p.stage) for p in told] == [(0, "encode"), (0, "denoise"), (1, "denoise"), (2, "decode")]
+    assert engine.heartbeat.longest > 0

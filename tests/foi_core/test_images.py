@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from foi_core import images
+from foi_core import bands, images
 
 
 @pytest.mark.parametrize(
@@ -97,3 +97,46 @@ def test_a_found_mask_sent_back_as_a_callers_mask_is_the_same_mask() -> None:
     found = (torch.rand(16, 12, generator=torch.Generator().manual_seed(0)) > 0.5).float()
     as_picture = images.mask_to_image(found, (360, 480))
     assert torch.equal(images.mask_to_grid(as_picture, (16, 12)), found)
+
+
+@pytest.fixture(params=[1, 700, 5000])
+def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bands of one row and of a few."""
+    for module in (bands, images):
+        monkeypatch.setattr(module, "BAND_PIXELS", request.param)
+
+
+def scattered(width: int, height: int) -> Image.Image:
+    """A mask with blobs, lines and dots."""
+    rng = np.random.default_rng(2)
+    levels = np.kron(rng.random((height // 16 + 1, width // 16 + 1)) > 0.6, np.ones((16, 16)))[:height, :width]
+    levels[height // 2, :], levels[:, width // 3], levels[3, 5] = 1, 1, 1
+    return Image.fromarray((levels * 255).astype(np.uint8))
+
+
+SIZE = (331, 257)
+RANDOM = np.random.default_rng(1).integers(0, 256, (2, 257, 331, 3), dtype=np.uint8)
+WHOLE = images.composite(Image.fromarray(RANDOM[0]), Image.fromarray(RANDOM[1]), scattered(*SIZE)).tobytes()
+SOFT = torch.rand(24, 32, generator=torch.Generator().manual_seed(0))
+WHOLE_CUT = images.cut(SOFT, 0.5, SIZE).tobytes()
+WHOLE_GRID = images.mask_to_grid(scattered(*SIZE), (13, 17))
+WHOLE_UNION = images.union([scattered(*SIZE), scattered(257, 331).transpose(Image.Transpose.ROTATE_90)]).tobytes()
+
+
+@pytest.mark.usefixtures("narrow")
+def test_what_is_made_in_bands_is_what_would_be_made_at_once() -> None:
+    edited, original = Image.fromarray(RANDOM[0]), Image.fromarray(RANDOM[1])
+    assert images.composite(edited, original, scattered(*SIZE)).tobytes() == WHOLE
+    assert images.cut(SOFT, 0.5, SIZE).tobytes() == WHOLE_CUT
+    assert torch.equal(images.mask_to_grid(scattered(*SIZE), (13, 17)), WHOLE_GRID)
+    two = [scattered(*SIZE), scattered(257, 331).transpose(Image.Transpose.ROTATE_90)]
+    assert images.union(two).tobytes() == WHOLE_UNION
+
+
+def test_a_size_of_the_models_own_stays_as_it_is() -> None:
+    rng = np.random.default_rng(0)
+    for resolution in (64, 128, 512, 768):
+        for width, height in rng.integers(16, 4000, (500, 2)):
+            if max(width, height) <= 8 * min(width, height):
+                size = images.model_size(int(width), int(height), resolution)
+                assert images.model_size(*size, resolution) == size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import time
 from collections.abc import Callable
@@ -235,3 +236,43 @@ def test_at_the_models_size_picture_result_and_masks_are_resized_and_kept_outsid
     assert (np.asarray(result)[white] == 255 - small[white]).all()
     assert outcome.metrics is not None
     assert outcome.metrics.change_outside_mask == 0
+
+
+def test_each_output_is_stored_before_the_next_is_drawn(
+    submit: Submit, look: Look, repository: EditRepository, blobs: BlobStore
+) -> None:
+    edit_id = submit(n=3)
+
+    class Looking(FakeEngine):
+        stored: list[list[str]]
+
+        def result(self, image: Image.Image, spec: EditSpec) -> EditResult:
+            folder = blobs.path(f"{edit_id}/out-1")
+            assert folder is not None
+            self.stored.append(sorted(path.name for path in folder.glob("result*")))
+            return super().result(image, spec)
+
+    engine = Looking()
+    engine.stored = []
+    run_edit(engine, repository, blobs, edit_id)
+    ended(look(edit_id))
+    assert engine.stored == [[], ["result.png"], ["result-2.png", "result.png"]]
+
+
+def test_a_large_picture_is_not_kept_while_the_model_works(
+    look: Look, repository: EditRepository, blobs: BlobStore
+) -> None:
+    """Read once to be shrunk and once to be drawn on."""
+    side = 1024
+    new = submission(width=side, height=side)
+    upload = blobs.put_input(new.id, UPLOAD, to_png(picture(side, side)), "image/png")
+    repository.create(new.model_copy(update={"upload": upload}))
+
+    def large() -> list[int]:
+        gc.collect()
+        return [one.width for one in gc.get_objects() if issubclass(type(one), Image.Image) and one.width == side]
+
+    seen: list[list[int]] = []
+    run_edit(FakeEngine(lambda: seen.append(large())), repository, blobs, new.id)
+    assert ended(look(new.id)).outputs[0].width == side
+    assert seen == [[]] * 3
