@@ -25,7 +25,9 @@ class RedisProxy:
         self._redis = redis
         self._lock = Lock()
         self._links: set[_Link] = set()
-        self._left, self._when, self._marker = 0, "before", b""
+        self._left, self._marker = 0, b""
+        self._when: When = "before"
+        self._marked: _Link | None = None
         self._then: Callable[[], None] = lambda: None
         self.down = False
         """Whether the cut has been made, and nobody gets through."""
@@ -34,14 +36,11 @@ class RedisProxy:
         Thread(target=self._accept, name="redis-proxy", daemon=True).start()
 
     def arm(self, request: int, when: When, then: Callable[[], None] = lambda: None, marker: bytes = b"") -> None:
-        """Cuts at the `request`-th request (1: the next), counted from the first that has `marker` in it. `then` is
-        called at the cut."""
+        """Cuts at the `request`-th request (1: the next). With a `marker` it is counted from the first request that has
+        it, on that request's connection alone. `then` is called at the cut."""
         with self._lock:
-            self._left, self._when, self._then, self._marker = request, when, then, marker
-
-    def disarm(self) -> None:
-        with self._lock:
-            self._left = 0
+            self._left, self._when, self._then = request, when, then
+            self._marker, self._marked = marker, None
 
     def heal(self) -> None:
         """Lets everybody through again."""
@@ -79,14 +78,15 @@ class RedisProxy:
                     self._links.add(link)
                 link.start()
 
-    def is_chosen(self, request: bytes) -> When | None:
+    def is_chosen(self, link: _Link, request: bytes) -> When | None:
         """Whether the cut is to be made at this request, and on which side of it."""
         with self._lock:
-            if not self._left or self._marker not in request:
+            if self._marker and self._marked is None and self._left and self._marker in request:
+                self._marked = link
+            if not self._left or (self._marker and self._marked is not link):
                 return None
-            self._marker = b""
             self._left -= 1
-            return None if self._left else self._when  # type: ignore[return-value]
+            return None if self._left else self._when
 
     def make_cut(self) -> None:
         self.down = True
@@ -118,7 +118,7 @@ class _Link:
     def _requests(self) -> None:
         with suppress(OSError):
             while request := self._client.recv(CHUNK):
-                chosen = self._proxy.is_chosen(request)
+                chosen = self._proxy.is_chosen(self, request)
                 if chosen == "before":
                     self._proxy.make_cut()
                     return
