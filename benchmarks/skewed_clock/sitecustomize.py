@@ -8,6 +8,7 @@ import datetime
 import os
 import sys
 import time
+from datetime import datetime as RealDatetime
 from typing import Any
 
 _words = sys.orig_argv
@@ -15,22 +16,22 @@ _index = int(_words[_words.index("--index") + 1]) if "--index" in _words else 0
 _skews = [float(text) for text in os.environ.get("CLOCK_SKEWS", "0").split(",")]
 SKEW_S = _skews[_index % len(_skews)]
 
-_datetime, _time, _time_ns = datetime.datetime, time.time, time.time_ns
+_time, _time_ns = time.time, time.time_ns
 
 
 class _AnyDatetime(type):
     def __instancecheck__(cls, one: object) -> bool:
-        return isinstance(one, _datetime)
+        return isinstance(one, RealDatetime)
 
 
-class SkewedDatetime(_datetime, metaclass=_AnyDatetime):
+class SkewedDatetime(RealDatetime, metaclass=_AnyDatetime):
     @classmethod
     def now(cls, tz: datetime.tzinfo | None = None) -> Any:
-        return _datetime.now(tz) + datetime.timedelta(seconds=SKEW_S)
+        return RealDatetime.now(tz) + datetime.timedelta(seconds=SKEW_S)
 
     @classmethod
     def utcnow(cls) -> Any:
-        return _datetime.utcnow() + datetime.timedelta(seconds=SKEW_S)
+        return RealDatetime.utcnow() + datetime.timedelta(seconds=SKEW_S)
 
 
 datetime.datetime = SkewedDatetime  # type: ignore[misc]
