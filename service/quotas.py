@@ -8,6 +8,7 @@ import math
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from anyio import CancelScope
 from fastapi.responses import JSONResponse
@@ -66,7 +67,8 @@ class Quotas:
             connection_pool=redis.connection_pool,  # type: ignore[arg-type]  # documented, and not in its types
         )
         # The library's scripts are given the time by each process; in front of them stands Redis's clock.
-        bridge, seconds = storage.bridge, self._per_minute.get_expiry()
+        bridge: Any = storage.bridge
+        seconds = self._per_minute.get_expiry()
         bridge.lua_acquire_moving_window = redis.register_script(
             _REDIS_TIME + "ARGV[1] = now\n" + bridge.SCRIPT_ACQUIRE_MOVING_WINDOW.decode()
         )
