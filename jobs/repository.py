@@ -47,6 +47,9 @@ local function status_is(status)
   redis.call('HSET', KEYS[1], 'status', status)
   tell('status', cjson.encode({{status = status}}))
 end
+local function priority()
+  return cjson.decode(redis.call('HGET', KEYS[1], 'submission')).priority or 'normal'
+end
 local now = redis.call('HMGET', KEYS[1], 'status', 'attempt')
 local status, attempt = now[1], now[2]
 """
@@ -109,9 +112,7 @@ _COMMIT = f"""
 if redis.call('HGET', KEYS[1], 'outcome') == ARGV[3] then return 1 end
 if status ~= 'queued' and status ~= 'running' and status ~= 'canceling' then return 0 end
 if ARGV[1] ~= '' and attempt ~= ARGV[1] then return 0 end
-if status == 'queued' then
-  withdraw(ARGV[8], cjson.decode(redis.call('HGET', KEYS[1], 'submission')).priority or 'normal')
-end
+if status == 'queued' then withdraw(ARGV[8], priority()) end
 local new, outcome, stays = ARGV[2], ARGV[3], 1
 if status == 'canceling' and new ~= 'canceled' then new, outcome, stays = 'canceled', ARGV[4], 0 end
 redis.call('HSET', KEYS[1], 'outcome', outcome, 'expires_at', ARGV[5])
@@ -145,6 +146,7 @@ if not status then return 0 end
 local owner = redis.call('HGET', KEYS[1], 'owner')
 redis.call('ZREM', '{OWNERS}' .. owner, ARGV[1])
 redis.call('ZREM', '{OWNERS}{ALL_OWNERS}', ARGV[1])
+withdraw(ARGV[1], priority())
 redis.call('DEL', KEYS[1])
 redis.call('EXPIRE', KEYS[2], {DELETED_S})
 return 1
@@ -203,7 +205,7 @@ class EditRepository:
         self.redis = redis
         self.retention_s = retention_s
         self._create = redis.register_script(_PRELUDE + _CREATE)
-        self._delete = redis.register_script(_PRELUDE + _DELETE)
+        self._delete = redis.register_script(WITHDRAW + _PRELUDE + _DELETE)
         self._start = redis.register_script(_PRELUDE + _START)
         self._report = redis.register_script(_PRELUDE + _REPORT)
         self._commit = redis.register_script(WITHDRAW + _PRELUDE + _COMMIT)
@@ -292,7 +294,7 @@ class EditRepository:
         return [_record(fields) for fields in found]
 
     def delete(self, edit_id: str) -> None:
-        """Removes the record of an edit that has ended. Fine when it is gone."""
+        """Removes the record of an edit that has ended, and its job if one waits. Fine when it is gone."""
         self._delete(keys=_keys(edit_id), args=[edit_id])
 
     def start(self, edit_id: str) -> int | None:
