@@ -54,7 +54,7 @@ eval-quick: setup ## the method on a few scenes with ground truth, in a minute
 eval: setup ## the paper's claims and all variants on 300 scenes (hours; resumes), tables and plots
 	$(RUN) -m evaluation.scenes
 
-chaos: setup ## kills, freezes and pauses processes while 200 edits run; no edit may be lost
+chaos: setup ## kills, freezes and cuts off processes with wrong clocks while 400 edits run; no edit may be lost
 	$(RUN) -m benchmarks.chaos
 
 bench: setup ## throughput, latency, memory and the engine's own cost (about half an hour)

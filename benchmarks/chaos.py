@@ -1,8 +1,10 @@
-"""`python -m benchmarks.chaos`: the real service under kill -9, frozen workers and a frozen Redis; no edit may notice.
+"""`python -m benchmarks.chaos`: the real service under kill -9, frozen workers, a frozen Redis, cuts and wrong clocks.
 
-Clients send edits over HTTP while processes of the service are killed and stopped, at moments drawn by a seed. What was
-acknowledged (202 with an id) must have exactly one result, that of an undisturbed run, and one end. Exit status 1, and
-the edits' ids, where that is not so. Writes chaos.json, chaos.md and chaos.png.
+Clients send edits over HTTP while processes of the service are killed and stopped, at moments drawn by a seed. Others
+are drawn among the round trips of a submit: there Redis is cut off from everybody, or the service is killed. The clocks
+of the two workers are 60 s behind and 60 s ahead. What was acknowledged (202 with an id) must have exactly one result,
+that of an undisturbed run, and one end, and nothing else may be there. Exit status 1, and the edits' ids, where that is
+not so. Writes chaos.json, chaos.md and chaos.png.
 
 With `--in-flight 1` a result must have the very bytes of the undisturbed one. Edits that share a batch round otherwise,
 also without any chaos: there a picture may differ by one level of 255, and the table says how many do.
@@ -24,13 +26,14 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import httpx
 import numpy as np
@@ -39,10 +42,12 @@ from PIL import Image
 from rq.executions import Execution
 
 from benchmarks import machine
+from benchmarks.redis_proxy import RedisProxy, When
 from jobs.connection import RedisError, connect
 from jobs.queue import PRIORITIES, rq_queues
-from jobs.redis_server import EmbeddedRedis
+from jobs.redis_server import EmbeddedRedis, running_redis
 from jobs.repository import events_key
+from jobs.settings import Settings
 from worker.rq_worker import LEASE_S
 
 ROOT = Path(__file__).parent.parent
@@ -52,6 +57,12 @@ CLIENTS = 16
 STOP_S = LEASE_S + 4
 """A worker that is stopped for so long has lost its edits when it goes on."""
 PAUSE_S = 5.0
+CUT_S = 1.0
+ROUND_TRIPS = 8
+"""Of a submit with an idempotency key, from the first that names it (CLAIM) to the answer, about."""
+CLAIM = b"foi:idempotency:"
+CLOCK_SKEWS = "-60,60"
+"""In seconds, of the workers by their index; the supervisor and the service have the first."""
 LIMIT_S, POLL_S = 600, 0.4
 ENDED = ("succeeded", "failed", "canceled")
 CAVEAT = (
@@ -59,10 +70,11 @@ CAVEAT = (
     "An edit under which a worker died still runs alone when it is tried again."
 )
 
-Action = Literal["kill", "stop"]
+Action = Literal["kill", "stop", "cut"]
 Target = Literal["worker", "service", "redis"]
 TARGETS: Mapping[Target, str] = {"worker": "-m worker ", "service": "-m service", "redis": "redis-server"}
 """The processes that are disturbed, by what stands in their command lines."""
+ACTIONS: Mapping[Action, str] = {"kill": "SIGKILL", "stop": "SIGSTOP", "cut": "in a submit"}
 COLOURS: Mapping[Target, str] = {"worker": "#d55e00", "service": "#0072b2", "redis": "#00805e"}
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -115,13 +127,15 @@ class Found:
         return [data for one in outputs if (data := self.files[one["url"]]) is not None]
 
 
-def plan(kills: int, stops: int, pauses: int, seconds_between: float, seed: int) -> list[Planned]:
-    """Each kind of process is killed once; kills beyond that hit mostly workers."""
+def plan(kills: int, stops: int, pauses: int, seconds_between: float, seed: int, cuts: int = 0) -> list[Planned]:
+    """Each kind of process is killed once; kills beyond that hit mostly workers. Of the cuts every other one cuts Redis
+    off, and the rest kill the service."""
     rng = random.Random(seed)
     targets = [*TARGETS][:kills] + rng.choices([*TARGETS], (3, 1, 1), k=max(0, kills - len(TARGETS)))
     actions: list[tuple[Action, Target]] = [("kill", target) for target in targets]
     actions += (("stop", "worker") for _ in range(stops))
     actions += (("stop", "redis") for _ in range(pauses))
+    actions += (("cut", "service" if i % 2 else "redis") for i in range(cuts))
     rng.shuffle(actions)
     return [Planned(seconds_between * rng.uniform(0.5, 1.5), *action) for action in actions]
 
@@ -137,18 +151,23 @@ def forms(steps: int) -> list[Json]:
 
 
 class Service:
-    """The service as `make serve` starts it, and its processes."""
+    """The service as `make serve` starts it, behind whose back Redis can be cut off, and its processes."""
 
     def __init__(self, folder: Path, model: str, workers: int, in_flight: int) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
-        redis = EmbeddedRedis(folder / "data" / "redis")
+        self._stack = ExitStack()
+        redis = self._stack.enter_context(running_redis(Settings(data_dir=folder / "data", redis_url="")))
+        assert isinstance(redis, EmbeddedRedis)
+        self._redis_server, self.proxy = redis, RedisProxy(redis.socket)
         self.redis, self._raw = connect(redis.url, decode=True), connect(redis.url)
         self.url, self.log = f"http://127.0.0.1:{port}", folder / "log"
         settings = {"PORT": port, "DATA_DIR": folder / "data", "MODEL": model, "WORKERS": workers}
-        settings |= {"MAX_IN_FLIGHT": in_flight, "MAX_DEATHS": 1000, "LOG_FORMAT": "console", "REDIS_URL": ""}
+        settings |= {"MAX_IN_FLIGHT": in_flight, "MAX_DEATHS": 1000, "LOG_FORMAT": "console"}
+        settings |= {"REDIS_URL": self.proxy.url}
         own = {f"FOI_{name}": str(value) for name, value in settings.items()}
-        environment = {**os.environ, "REDIS_URL": "", **own}
+        path = f"{ROOT / 'benchmarks' / 'skewed_clock'}:{ROOT}"
+        environment = {**os.environ, **own, "PYTHONPATH": path, "CLOCK_SKEWS": CLOCK_SKEWS}
         with self.log.open("w") as log:
             command = [sys.executable, "-m", "worker.supervisor"]
             self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
@@ -158,9 +177,14 @@ class Service:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(60)
         self._process.kill()
+        self.proxy.close()
+        self._stack.close()
 
     def pids(self, target: Target) -> list[int]:
         """Of its processes of a kind, also those that are stopped; a dead one has no command line."""
+        if target == "redis":
+            server = self._redis_server._process
+            return [server.pid] if server is not None and _command(server.pid) else []
         threads = Path(f"/proc/{self._process.pid}/task").iterdir()
         children = [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]
         return [pid for pid in children if TARGETS[target] in _command(pid)]
@@ -207,6 +231,9 @@ class Chaos:
             self.over.set()
 
     def _disturb(self, action: Action, target: Target) -> None:
+        if action == "cut":
+            self._cut(target)
+            return
         pid, edits = wait_until(lambda: self._frozen(target))
         done, begun = Disturbance(_now_ms(), action, target, edits), time.monotonic()
         self.done.append(done)
@@ -219,6 +246,27 @@ class Chaos:
         if target != "worker":
             wait_until(lambda: (action == "stop" or not _command(pid)) and self._service.answers(target))
             done.seconds = time.monotonic() - begun
+
+    def _cut(self, target: Target) -> None:
+        """At one of the round trips of the next submit Redis is out of reach for a while, or the service is killed."""
+        when: When = self._rng.choice(get_args(When))
+        killed = self._service.pids("service") if target == "service" else []
+        proxy = self._service.proxy
+
+        def then() -> None:
+            for pid in killed:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+        proxy.arm(self._rng.randint(1, ROUND_TRIPS), when, then, CLAIM)
+        wait_until(lambda: proxy.down)
+        begun = time.monotonic()
+        self.done.append(Disturbance(_now_ms(), "cut", target, []))
+        if target == "redis":
+            time.sleep(CUT_S)
+        proxy.heal()
+        wait_until(lambda: not any(map(_command, killed)) and self._service.answers("service"))
+        self.done[-1].seconds = time.monotonic() - begun
 
     def _go_on(self, pid: int) -> None:
         with suppress(ProcessLookupError):
@@ -248,7 +296,8 @@ class Caller:
 
     def submit(self, form: Json, picture: bytes) -> str:
         """The edit's id: only with it has the service promised anything."""
-        answer = self._ask("POST", "/v1/edits", data=form, files={"image": ("input.png", picture, "image/png")})
+        key, files = {"Idempotency-Key": uuid.uuid4().hex}, {"image": ("input.png", picture, "image/png")}
+        answer = self._ask("POST", "/v1/edits", data=form, files=files, headers=key)
         if answer.status_code != httpx.codes.ACCEPTED:
             raise RuntimeError(f"the service refused an edit: {answer.text}")
         return str(answer.json()["id"])
@@ -276,7 +325,8 @@ class Caller:
                 self.answers["none"] += 1
                 return None
             self.answers[str(answer.status_code)] += 1
-            return None if answer.is_server_error else answer
+            still_in_flight = answer.status_code == httpx.codes.CONFLICT
+            return None if answer.is_server_error or still_in_flight else answer
 
         return wait_until(answer, pause=POLL_S)
 
@@ -338,8 +388,9 @@ def recoveries(done: Iterable[Disturbance], all_found: Iterable[Found]) -> dict[
     again: in between it waits for more urgent ones, until it can run alone, and maybe for a process that starts."""
     by_id, times = {one.edit_id: one for one in all_found}, defaultdict[str, list[float]](list)
     for one in done:
-        if one.action == "kill" and one.seconds is not None:
-            times[f"{one.target} killed: it answers again"].append(one.seconds)
+        if one.action != "stop" and one.seconds is not None:
+            done_to = "killed" if one.action == "kill" else "cut in a submit"
+            times[f"{one.target} {done_to}: it answers again"].append(one.seconds)
         for edit in (by_id[edit_id] for edit_id in one.edits if edit_id in by_id):
             changes = [event for event in edit.events if event.kind == "status"]
             before, after = ([e for e in changes if (e.ms > one.ms) == later] for later in (False, True))
@@ -374,7 +425,7 @@ def table(report: Json) -> str:
     counts = Counter(f"{one['action']} {one['target']}" for one in report["disturbances"])
     rows = [f"| acknowledged edits | {report['acknowledged']} |"]
     rows += [f"| with the bytes of the undisturbed result | {report['same_bytes']} |"]
-    rows += [f"| accepted, but the answer did not reach its caller | {report['unacknowledged']} |"]
+    rows += [f"| **made, and the answer to no request** | **{report['unacknowledged']}** |"]
     rows += [f"| tracebacks in the service's log | {report['tracebacks']} |"]
     rows += [f"| {name} | {n} |" for name, n in sorted(counts.items())]
     rows += [f"| **{name}** | **{len(ids)}** |" for name, ids in report["faults"].items()]
@@ -394,9 +445,10 @@ def plot(report: Json, path: Path) -> None:
     axis.step([(ms - first) / 1000 for ms in ended], range(1, len(ended) + 1), where="post", color="black")
     for one in report["disturbances"]:
         at, colour = (one["ms"] - first) / 1000, COLOURS[one["target"]]
-        name = f"{one['target']}: {'SIGKILL' if one['action'] == 'kill' else 'SIGSTOP'}"
-        if one["action"] == "kill":
-            axis.axvline(at, color=colour, linewidth=1.5, label=name)
+        name = f"{one['target']}: {ACTIONS[one['action']]}"
+        if one["action"] != "stop":
+            style = "-" if one["action"] == "kill" else ":"
+            axis.axvline(at, color=colour, linewidth=1.5, linestyle=style, label=name)
         else:
             axis.axvspan(at, at + one["seconds"], color=colour, alpha=0.25, linewidth=0, label=name)
     handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
@@ -422,14 +474,14 @@ def main() -> int:
     wrong = {name: ids for name, ids in report["faults"].items() if ids}
     for name, ids in wrong.items():
         _say(f"{name}: {' '.join(ids)}")
-    if not wrong and not report["tracebacks"]:
+    if not wrong and not report["tracebacks"] and not report["unacknowledged"]:
         shutil.rmtree(folder)
-    return 1 if wrong else 0
+    return 1 if wrong or report["unacknowledged"] else 0
 
 
 def _measure(service: Service, arguments: argparse.Namespace) -> Json:
     counts = (arguments.kills, arguments.stops, arguments.redis_pauses)
-    planned = plan(*counts, arguments.seconds_between, arguments.seed)
+    planned = plan(*counts, arguments.seconds_between, arguments.seed, arguments.cuts)
     distinct, caller, picture = forms(arguments.steps), Caller(service.url), _picture()
     wait_until(lambda: service.answers("worker"))
     _say("the service is ready; first each distinct edit, undisturbed")
@@ -463,10 +515,11 @@ def _result(caller: Caller, edit_id: str) -> bytes:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--edits", type=int, default=200, help="to be acknowledged, at least")
+    parser.add_argument("--edits", type=int, default=400, help="to be acknowledged, at least")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--stops", type=int, default=2, help="of workers, past their lease")
     parser.add_argument("--redis-pauses", type=int, default=1)
+    parser.add_argument("--cuts", type=int, default=8, help="between two round trips of a submit")
     parser.add_argument("--seconds-between", type=float, default=8, help="disturbances, on average")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)

@@ -3,6 +3,7 @@ steps."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,7 +27,9 @@ class Schedule:
 
 
 def make_schedule(scheduler: EulerAncestralDiscreteScheduler, num_inference_steps: int, strength: float) -> Schedule:
-    """The last `strength` share of `num_inference_steps` steps, at least one (100 steps at 0.8 are 80)."""
+    """The last `strength` share of `num_inference_steps` steps, at least one (100 steps at 0.8 are 80). Several threads
+    may share the scheduler: it stays as it is."""
+    scheduler = copy.copy(scheduler)  # its steps are attributes, which `set_timesteps` replaces
     scheduler.set_timesteps(num_inference_steps)
     skipped = num_inference_steps - max(1, int(num_inference_steps * strength + 1e-6))
     whole = skipped == 0 and strength == 1

@@ -20,6 +20,7 @@ from jobs.records import StoredFile
 from jobs.settings import Settings
 
 BLOCK = 4096
+DEPLOYMENT_FILE = "deployment"
 
 
 class BlobStore:
@@ -81,6 +82,16 @@ class BlobStore:
         """Every edit that has files here."""
         folders = obstore.list_with_delimiter(self._store)["common_prefixes"]
         return [name for name in folders if name.startswith("edit_")]
+
+    def deployment(self) -> str | None:
+        """The id of the deployment that the files belong to; None where nobody has put one there yet."""
+        try:
+            return self.get(DEPLOYMENT_FILE).decode()
+        except FileNotFoundError:
+            return None
+
+    def put_deployment(self, deployment_id: str) -> None:
+        self._put(DEPLOYMENT_FILE, deployment_id.encode(), "text/plain")
 
     def check_writable(self) -> None:
         """Raises where nothing can be stored. Leaves nothing behind, even when it is killed."""

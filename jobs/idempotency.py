@@ -6,13 +6,17 @@ import hashlib
 
 from redis import Redis
 
-from jobs.repository import Claim, EditRepository
+from jobs.repository import Claim, EditRepository, tombstone_key
 
 KEPT_S = 86_400
-IN_FLIGHT_S = 120
-"""A claim whose request died before its edit was there is free again after so long."""
+IN_FLIGHT_S = 15
+"""A claim whose request died before its edit was there is free again after so long. One whose request only took longer
+still makes its edit, unless another request has the key by then."""
 
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+# Never the key of an edit that is there, though its request failed: the answer that it is there may have been lost.
+_RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('EXISTS', KEYS[2]) == 0 then redis.call('DEL', KEYS[1]) end
+"""
 
 
 class InFlight(Exception):
@@ -52,4 +56,5 @@ class IdempotencyKeys:
 
     def release(self, claim: Claim) -> None:
         """For a request that made no edit."""
-        self._release(keys=[claim.key], args=[claim.value])
+        edit_id = claim.value.split(" ")[1]
+        self._release(keys=[claim.key, tombstone_key(edit_id)], args=[claim.value])

@@ -7,9 +7,9 @@ from typing import Any
 
 from redis import Redis
 
-from jobs import presence
+from jobs import clock, presence
 from jobs.queue import EditQueue
-from jobs.records import EditRecord, now
+from jobs.records import EditRecord
 
 _LAST = "foi:pace"
 _KEPT = 32
@@ -38,8 +38,8 @@ def estimate(redis: Redis, queue: EditQueue, record: EditRecord) -> tuple[int | 
     run_s = sum(map(float, last)) / len(last) / 1000
     if position is not None:
         return position, math.ceil(run_s * (1 + (position - 1 + queue.running()) // places))
-    return None, math.ceil(max(0.0, run_s - _seconds_run(record)))
+    return None, math.ceil(max(0.0, run_s - _seconds_run(redis, record)))
 
 
-def _seconds_run(record: EditRecord) -> float:
-    return (now() - record.started_at).total_seconds() if record.started_at else 0.0
+def _seconds_run(redis: Redis, record: EditRecord) -> float:
+    return (clock.now(redis) - record.started_at).total_seconds() if record.started_at else 0.0

@@ -216,9 +216,13 @@ class Outcome(Record):
         return cls(status="failed", completed_at=now(), safety=safety, error=problem)
 
     @classmethod
-    def canceled(cls) -> Outcome:
+    def canceled(cls, completed_at: datetime | None = None) -> Outcome:
         """An edit that its caller did not want any more."""
-        return cls(status="canceled", completed_at=now())
+        return cls(status="canceled", completed_at=completed_at or now())
+
+    def ended_at(self, moment: datetime) -> Outcome:
+        """The same, with the time of Redis's clock instead of the worker's."""
+        return self.model_copy(update={"completed_at": moment})
 
 
 class EditRecord(Record):

@@ -14,12 +14,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
+from typing import IO
 
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from jobs.logs import get_logger
 from jobs.processes import end_with_parent
 from jobs.settings import Settings
 
@@ -28,6 +31,10 @@ MAX_SOCKET_PATH = 100
 """The kernel allows 107 bytes for a socket's path; Redis needs a few for its temporary name."""
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 10
+REVIVE_S = 0.1
+"""How soon a server that has ended is started again."""
+
+log = get_logger(__name__)
 
 
 class RedisUnavailableError(Exception):
@@ -40,24 +47,33 @@ class GivenRedis:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def revive(self) -> None:
-        """Nothing to do: it is not ours."""
-
 
 @contextmanager
 def running_redis(settings: Settings) -> Iterator[GivenRedis | EmbeddedRedis]:
     """A Redis for as long as the block runs: the given one, else the embedded one.
 
-    The embedded server belongs to the first process that needed it and stops with it; the others just use it.
+    The embedded server ends with the process that started it. Any other that still needs it then starts it again.
     """
     if settings.redis_url:
         yield GivenRedis(settings.redis_url)
         return
-    server = EmbeddedRedis(settings.data_dir / "redis")
+    server, done = EmbeddedRedis(settings.data_dir / "redis"), Event()
     server.start()
+
+    def keep() -> None:
+        while not done.wait(REVIVE_S):
+            try:
+                server.revive()
+            except Exception as error:  # the next try may do better
+                log.error("the embedded Redis is away", reason=str(error))
+
+    keeper = Thread(target=keep, name="redis-keeper", daemon=True)
+    keeper.start()
     try:
         yield server
     finally:
+        done.set()
+        keeper.join()
         server.stop()
 
 
@@ -71,17 +87,29 @@ class EmbeddedRedis:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Returns when the server answers, whoever has started it. Raises RedisUnavailableError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if _answers(self.url):
-                return
-            self._process = self._launch(find_binary())
-            self._wait()
+            deadline = time.monotonic() + START_TIMEOUT_S
+            while not _answers(self.url):
+                with (self.folder / "alive").open("w") as alive:
+                    if _locked(alive):
+                        self._process = self._launch(find_binary(), alive.fileno())
+                        self._wait()
+                        return
+                # One that is there starts, stops or hangs: two on one log would ruin it.
+                if time.monotonic() > deadline:
+                    raise RedisUnavailableError(f"a redis-server on {self.folder} does not answer; end it")
+                time.sleep(0.02)
 
     def revive(self) -> None:
-        """Starts the server again if it is ours and has died, from its log (docs/operations.md: what that may lack)."""
-        if self._process is not None and self._process.poll() is not None:
+        """Starts the server again if it has ended, whoever had started it, from its log (docs/operations.md: what that
+        may lack). Raises RedisUnavailableError and OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "alive").open("w") as alive:
+            ended = _locked(alive)
+        if ended:
             self.start()
 
     def stop(self) -> None:
@@ -96,7 +124,8 @@ class EmbeddedRedis:
             self._process.wait()
         self._process = None
 
-    def _launch(self, binary: Path) -> subprocess.Popen[bytes]:
+    def _launch(self, binary: Path, alive: int) -> subprocess.Popen[bytes]:
+        """The server holds the lock on the file `alive` for as long as it lives."""
         options = {
             "dir": self.folder,
             "unixsocket": self.socket,
@@ -116,6 +145,7 @@ class EmbeddedRedis:
             stdout=subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=end_with_parent(),
+            pass_fds=[alive],
         )
 
     def _wait(self) -> None:
@@ -163,6 +193,15 @@ def _socket_path(folder: Path) -> Path:
             f"{short} is not a private folder of this user; remove it, or choose a shorter data folder"
         )
     return short / "r.sock"
+
+
+def _locked(file: IO[str]) -> bool:
+    """Locks it, unless another process has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _answers(url: str) -> bool:

@@ -15,9 +15,10 @@ from typing import Any, Literal
 from pydantic import ValidationError
 from redis import Redis
 
-from jobs import metrics
+from jobs import clock, metrics
 from jobs.logs import get_logger
-from jobs.records import EditRecord, Outcome, Progress, Submission, now
+from jobs.queue import WITHDRAW, Command
+from jobs.records import EditRecord, Outcome, Progress, Submission
 from jobs.views import mask_views, output_views
 
 WAITING_S = 7 * 86_400
@@ -47,29 +48,40 @@ local function status_is(status)
   redis.call('HSET', KEYS[1], 'status', status)
   tell('status', cjson.encode({{status = status}}))
 end
+local function priority()
+  return cjson.decode(redis.call('HGET', KEYS[1], 'submission')).priority or 'normal'
+end
 local now = redis.call('HMGET', KEYS[1], 'status', 'attempt')
 local status, attempt = now[1], now[2]
 """
+# The tombstone, not the record: an edit may have been run and deleted before its caller's second try comes.
+# A claim that has merely run out is taken again; one that another request has is lost.
 _CREATE = f"""
 local id, owner, moment, active = ARGV[1], ARGV[2], tonumber(ARGV[3]), 'foi:active:' .. ARGV[2]
-if status then return 1 end
-if ARGV[8] ~= '' and redis.call('GET', KEYS[4]) ~= ARGV[8] then return -1 end
-redis.call('ZREMRANGEBYSCORE', active, '-inf', moment)
+if redis.call('EXISTS', KEYS[3]) == 1 then return 1 end
+if ARGV[8] ~= '' and (redis.call('GET', KEYS[4]) or ARGV[8]) ~= ARGV[8] then return -1 end
+local time = redis.call('TIME')[1] * 1e6
+redis.call('ZREMRANGEBYSCORE', active, '-inf', time)
 if tonumber(ARGV[4]) > 0 and redis.call('ZCARD', active) >= tonumber(ARGV[4]) then return 0 end
-local kept, tombstone = tonumber(ARGV[5]), ARGV[6]
-redis.call('HSET', KEYS[1], 'owner', owner, 'status', 'queued', 'attempt', 0, 'deaths', 0, unpack(ARGV, 9))
+local kept, tombstone, place = tonumber(ARGV[5]), ARGV[6], 10 + ARGV[9]
+redis.call('HSET', KEYS[1], 'owner', owner, 'status', 'queued', 'attempt', 0, 'deaths', 0, unpack(ARGV, 10, place - 1))
 redis.call('EXPIRE', KEYS[1], kept)
 redis.call('SET', KEYS[3], owner, 'EX', tombstone)
-redis.call('ZADD', active, moment + kept * 1e6, id)
+redis.call('ZADD', active, time + kept * 1e6, id)
 redis.call('EXPIRE', active, kept)
 for _, name in ipairs({{owner, '{ALL_OWNERS}'}}) do
   redis.call('ZADD', '{OWNERS}' .. name, moment, id)
   redis.call('ZREMRANGEBYSCORE', '{OWNERS}' .. name, '-inf', moment - 2 * kept * 1e6)
   redis.call('EXPIRE', '{OWNERS}' .. name, 2 * kept)
 end
-if ARGV[7] ~= '' then redis.call('EXPIRE', KEYS[4], ARGV[7]) end
+if ARGV[7] ~= '' then redis.call('SET', KEYS[4], ARGV[8], 'EX', ARGV[7]) end
 tell('status', cjson.encode({{status = 'queued'}}))
 redis.call('EXPIRE', KEYS[2], kept)
+while place < #ARGV do
+  local last = place + ARGV[place]
+  redis.call(unpack(ARGV, place + 1, last))
+  place = last + 1
+end
 return 1
 """
 # An attempt that is no longer the newest is a worker that was given up for dead: nothing it says counts.
@@ -101,14 +113,15 @@ _COMMIT = f"""
 if redis.call('HGET', KEYS[1], 'outcome') == ARGV[3] then return 1 end
 if status ~= 'queued' and status ~= 'running' and status ~= 'canceling' then return 0 end
 if ARGV[1] ~= '' and attempt ~= ARGV[1] then return 0 end
+if status == 'queued' then withdraw(ARGV[8], priority()) end
 local new, outcome, stays = ARGV[2], ARGV[3], 1
 if status == 'canceling' and new ~= 'canceled' then new, outcome, stays = 'canceled', ARGV[4], 0 end
 redis.call('HSET', KEYS[1], 'outcome', outcome, 'expires_at', ARGV[5])
 status_is(new)
 if stays == 1 then
-  for i = 12, #ARGV, 2 do tell(ARGV[i], ARGV[i + 1]) end
+  for i = 11, #ARGV, 2 do tell(ARGV[i], ARGV[i + 1]) end
 end
-for name, amount in pairs(cjson.decode(ARGV[stays == 1 and 10 or 11])) do
+for name, amount in pairs(cjson.decode(ARGV[stays == 1 and 9 or 10])) do
   redis.pcall('HINCRBYFLOAT', '{metrics.COUNTS}', name, amount)
 end
 tell('done', cjson.encode({{status = new}}))
@@ -116,7 +129,9 @@ redis.call('EXPIRE', KEYS[1], ARGV[6])
 redis.call('EXPIRE', KEYS[2], ARGV[6])
 redis.call('EXPIRE', KEYS[3], ARGV[7])
 redis.call('ZREM', 'foi:active:' .. (redis.call('HGET', KEYS[1], 'owner') or ''), ARGV[8])
-if redis.call('HEXISTS', KEYS[1], 'webhook') == 1 then redis.call('ZADD', KEYS[4], ARGV[9], ARGV[8]) end
+if redis.call('HEXISTS', KEYS[1], 'webhook') == 1 then
+  redis.call('ZADD', KEYS[4], redis.call('TIME')[1], ARGV[8])
+end
 return stays
 """
 _RELEASE = """
@@ -132,6 +147,7 @@ if not status then return 0 end
 local owner = redis.call('HGET', KEYS[1], 'owner')
 redis.call('ZREM', '{OWNERS}' .. owner, ARGV[1])
 redis.call('ZREM', '{OWNERS}{ALL_OWNERS}', ARGV[1])
+withdraw(ARGV[1], priority())
 redis.call('DEL', KEYS[1])
 redis.call('EXPIRE', KEYS[2], {DELETED_S})
 return 1
@@ -187,7 +203,7 @@ class Claim:
 
 
 class ClaimLostError(Exception):
-    """The claim has expired: another request may have the idempotency key by now."""
+    """The claim had expired, and another request has the idempotency key by now."""
 
 
 class EditRepository:
@@ -197,17 +213,29 @@ class EditRepository:
         self.redis = redis
         self.retention_s = retention_s
         self._create = redis.register_script(_PRELUDE + _CREATE)
-        self._delete = redis.register_script(_PRELUDE + _DELETE)
+        self._delete = redis.register_script(WITHDRAW + _PRELUDE + _DELETE)
         self._start = redis.register_script(_PRELUDE + _START)
         self._report = redis.register_script(_PRELUDE + _REPORT)
-        self._commit = redis.register_script(_PRELUDE + _COMMIT)
+        self._commit = redis.register_script(WITHDRAW + _PRELUDE + _COMMIT)
         self._release = redis.register_script(_PRELUDE + _RELEASE)
         self._keep = redis.register_script(_PRELUDE + _KEEP)
         self._cancel = redis.register_script(_PRELUDE + _CANCEL)
 
-    def create(self, submission: Submission, max_active: int = 0, claim: Claim | None = None) -> bool:
-        """The record of a new edit, queued. False: its owner has `max_active` edits that wait or run (0: no limit), and
-        nothing was written. Raises ClaimLostError, and nothing was written either."""
+    def now(self) -> datetime:
+        """The present by Redis's clock: all that is compared with what another process wrote is by it."""
+        return clock.now(self.redis)
+
+    def create(
+        self,
+        submission: Submission,
+        max_active: int = 0,
+        claim: Claim | None = None,
+        entry: Sequence[Command] = (),
+    ) -> bool:
+        """The record of a new edit, its idempotency key, and its place in the queue (`entry`: `EditQueue.entry`), all
+        or nothing. False: its owner has `max_active` edits that wait or run (0: no limit), and nothing was written.
+        Raises ClaimLostError, and nothing was written either; and RedisError, and all may have been written: the
+        answer may have been lost on its way."""
         kept_s = WAITING_S + self.retention_s
         fields: dict[str, str] = {
             "submission": submission.model_dump_json(),
@@ -224,7 +252,9 @@ class EditRepository:
             WAITING_S + self._tombstone_s,
             claim.ttl_s if claim else "",
             claim.value if claim else "",
+            2 * len(fields),
             *(text for pair in fields.items() for text in pair),
+            *(part for command in entry for part in (len(command), *command)),
         ]
         created: Any = self._create(keys=[*_keys(submission.id), claim.key if claim else ""], args=args)
         if created == -1:
@@ -273,13 +303,13 @@ class EditRepository:
         return [_record(edit_id, fields) for edit_id, fields in zip(edit_ids, found, strict=True)]
 
     def delete(self, edit_id: str) -> None:
-        """Removes the record of an edit that has ended. Fine when it is gone."""
+        """Removes the record of an edit that has ended, and its job if one waits. Fine when it is gone."""
         self._delete(keys=_keys(edit_id), args=[edit_id])
 
     def start(self, edit_id: str) -> int | None:
         """Marks the edit as running, unless its cancel was asked for. The attempt that the rest must name; None: there
         is nothing to do. Counts as a death until it ends otherwise."""
-        attempt: Any = self._start(keys=_keys(edit_id), args=[now().isoformat(), uuid.uuid4().hex])
+        attempt: Any = self._start(keys=_keys(edit_id), args=[self.now().isoformat(), uuid.uuid4().hex])
         return int(attempt) or None
 
     def report(self, reports: Sequence[Report]) -> list[Reply]:
@@ -293,7 +323,7 @@ class EditRepository:
 
     def commit(self, edit_id: str, attempt: int | None, outcome: Outcome) -> bool:
         """Ends the edit: the first outcome stays, a later one changes nothing and gets False, as does one that comes
-        after the cancel.
+        after the cancel. One that waits leaves the queue.
 
         `attempt` None is for those who end an edit that nobody runs (never queued, or its worker lost).
         """
@@ -301,7 +331,7 @@ class EditRepository:
             *(("mask", mask) for mask in mask_views(edit_id, outcome)),
             *(("output", output) for output in output_views(edit_id, outcome)),
         ]
-        canceled = Outcome.canceled()
+        canceled = Outcome.canceled(outcome.completed_at)
         args = [
             "" if attempt is None else attempt,
             outcome.status,
@@ -311,7 +341,6 @@ class EditRepository:
             self.retention_s,
             self._tombstone_s,
             edit_id,
-            outcome.completed_at.timestamp(),
             json.dumps(metrics.ended(outcome)),
             json.dumps(metrics.ended(canceled)),
             *(text for kind, data in events for text in (kind, data.model_dump_json())),
@@ -331,7 +360,7 @@ class EditRepository:
                 return "canceling"
             if status != "queued":
                 return "ended" if status else "unknown"
-            if self.commit(edit_id, None, Outcome.canceled()):
+            if self.commit(edit_id, None, Outcome.canceled(self.now())):
                 return "canceled"
 
     def keep(self, edit_id: str, seconds: float) -> None:
@@ -348,6 +377,10 @@ class EditRepository:
                 pipeline.exists(_keys(edit_id)[0])
             found = pipeline.execute()
         return {edit_id for edit_id, exists in zip(edit_ids, found, strict=True) if exists}
+
+    def remembers_any(self, edit_ids: Sequence[str]) -> bool:
+        """Whether one of them was made here, if only long ago."""
+        return bool(self.redis.exists(*map(tombstone_key, edit_ids)))
 
     def expiry(self, submission: Submission) -> datetime:
         """When an edit that does not end is gone."""
@@ -366,8 +399,13 @@ def events_key(edit_id: str) -> str:
     return f"foi:events:{edit_id}"
 
 
+def tombstone_key(edit_id: str) -> str:
+    """There from an edit's creation until long after its record is gone: whose it was."""
+    return f"foi:tombstone:{edit_id}"
+
+
 def _keys(edit_id: str) -> tuple[str, str, str]:
-    return f"foi:edit:{edit_id}", events_key(edit_id), f"foi:tombstone:{edit_id}"
+    return f"foi:edit:{edit_id}", events_key(edit_id), tombstone_key(edit_id)
 
 
 def _microseconds(moment: datetime) -> int:

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobs import metrics, presence
 from jobs.connection import RedisError
+from jobs.logs import get_logger
 from jobs.queue import PRIORITIES, rq_queues
 from service import auth, lookup, openapi
 
@@ -32,6 +33,8 @@ HTTP_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 6
 _WEBHOOK_OUTCOMES = ("succeeded", "failed", "stopped")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 Values = Mapping[tuple[str, ...], float]
+
+log = get_logger(__name__)
 
 _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     metrics.EDITS: ("Edits that have ended, each once; error is the slug of a failed one.", ("status", "error")),
@@ -111,7 +114,10 @@ class Monitor:
     async def _flush_on_and_on(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_S)
-            await self._flush()
+            try:
+                await self._flush()
+            except Exception:
+                log.exception("metrics not written: an unexpected error")
 
     async def _flush(self) -> None:
         with suppress(RedisError):  # it is written when Redis is back

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from anyio import CancelScope
 from fastapi.responses import JSONResponse
@@ -26,6 +26,10 @@ SLOT_TTL_S = 5
 """How soon the streams of a process that was killed count no more."""
 RENEW_S = 1.5
 
+_REDIS_TIME = """
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1e6
+"""
 # Redis's clock, so that those of the processes need not agree.
 _HOLD = """
 local now = tonumber(redis.call('TIME')[1])
@@ -80,6 +84,15 @@ class Quotas:
             key_prefix="foi:requests",
             connection_pool=redis.connection_pool,  # type: ignore[arg-type]  # documented, and not in its types
         )
+        # The library's scripts are given the time by each process; in front of them stands Redis's clock.
+        bridge: Any = storage.bridge
+        seconds = self._per_minute.get_expiry()
+        bridge.lua_acquire_moving_window = redis.register_script(
+            _REDIS_TIME + "ARGV[1] = now\n" + bridge.SCRIPT_ACQUIRE_MOVING_WINDOW.decode()
+        )
+        bridge.lua_moving_window = redis.register_script(
+            _REDIS_TIME + f"ARGV[1] = now - {seconds}\n" + bridge.SCRIPT_MOVING_WINDOW.decode()
+        )
         self._requests = MovingWindowRateLimiter(storage)
         self._max_streams = settings.max_streams_per_key
         self._hold = redis.register_script(_HOLD)
@@ -97,7 +110,9 @@ class Quotas:
         if await self._requests.hit(self._per_minute, owner):
             return
         window = await self._requests.get_window_stats(self._per_minute, owner)
-        wait_s = 0 if window.remaining else math.ceil(window.reset_time - time.time())
+        seconds, microseconds = await self._redis.time()
+        now = seconds + microseconds / 1e6
+        wait_s = 0 if window.remaining else math.ceil(window.reset_time - now)
         raise TooManyRequests(self._per_minute.amount, max(1, wait_s))
 
     @asynccontextmanager

@@ -1,4 +1,5 @@
-"""Taking an edit in. 4xx are decided before anything is stored; then bytes -> store, record -> Redis, id -> queue."""
+"""Taking an edit in. 4xx are decided before anything is stored; then the bytes are stored, and then one script writes
+record, idempotency key and queue entry."""
 
 from __future__ import annotations
 
@@ -28,7 +29,6 @@ from jobs.records import (
     StoredFile,
     Submission,
     new_edit_id,
-    now,
 )
 from jobs.repository import Claim, ClaimLostError, EditRepository
 from jobs.settings import Settings
@@ -110,7 +110,7 @@ class Intake:
 
     def _take_in(self, begun: Begun, form: Form, size: tuple[int, int], masks: dict[str, Image.Image]) -> EditRecord:
         edit_id, request = begun.edit_id, begun.request
-        created_at = now()
+        created_at = self.repository.now()
         try:
             upload = self._store_upload(edit_id, form.files["image"].file)
             names = {part: f"input-mask-{i}.png" for i, part in enumerate(sorted(masks), 1)}
@@ -129,8 +129,9 @@ class Intake:
                 webhook=request.webhook,
             )
             self._record(submission, begun.claim)
-            self._enqueue(submission)
             return EditRecord(submission=submission, status="queued", expires_at=self.repository.expiry(submission))
+        except RedisError:
+            raise  # the record may be there, and name these files; where it is not, they are swept
         except Exception:
             with suppress(StoreError, OSError):  # the first error counts, and what is left is swept
                 self.blobs.delete_edit(edit_id)
@@ -138,16 +139,14 @@ class Intake:
 
     def cancel(self, record: EditRecord) -> None:
         """Idempotent; an edit that has ended stays as it is."""
-        if self.repository.cancel(record.submission.id) == "canceled":
-            self.queue.remove(record.submission.id, record.submission.priority)
+        self.repository.cancel(record.submission.id)
 
     def delete(self, record: EditRecord) -> None:
         """The record last: until it is gone the caller can ask again. What a worker stores meanwhile is swept."""
         edit_id = record.submission.id
-        self.repository.commit(edit_id, None, Outcome.canceled())
+        self.repository.commit(edit_id, None, Outcome.canceled(self.repository.now()))
         if (ended := self.repository.get(edit_id)) is not None:
             DeliveryStore(self.repository, self.settings.public_url).prepare(ended)
-        self.queue.remove(edit_id, record.submission.priority)
         self.blobs.delete_edit(edit_id)
         self.repository.delete(edit_id)
 
@@ -157,22 +156,13 @@ class Intake:
 
     def _record(self, submission: Submission, claim: Claim | None) -> None:
         most = self.settings.max_edits_per_key if submission.owner else 0
+        entry = self.queue.entry(submission.id, submission.priority)
         try:
-            created = self.repository.create(submission, most, claim)
+            created = self.repository.create(submission, most, claim, entry)
         except ClaimLostError:
-            raise Problem("idempotency-in-flight", "taking the picture in took too long; try again") from None
+            raise Problem("idempotency-in-flight", "the same request came again meanwhile; try again") from None
         if not created:
             raise Problem("quota-exceeded", f"{most} edits of this key wait or run; wait for one of them to end")
-
-    def _enqueue(self, submission: Submission) -> None:
-        try:
-            self.queue.enqueue(submission.id, submission.priority)
-        except RedisError:
-            failure = Outcome.failed(
-                "unavailable", "The edit could not be queued", "the queue did not answer at submit"
-            )
-            self.repository.commit(submission.id, None, failure)
-            raise
 
     def _store(self, edit_id: str, name: str, image: Image.Image) -> StoredFile:
         return self.blobs.put_input(edit_id, name, pictures.to_png(image), "image/png")

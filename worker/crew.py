@@ -54,7 +54,7 @@ class Crew:
 
     @property
     def works(self) -> bool:
-        return self._engine.works and all(thread.is_alive() for thread in self._threads)
+        return self._engine.works and self._reporter.works and all(thread.is_alive() for thread in self._threads)
 
     def drain(self, seconds: float) -> bool:
         """Takes nothing more, and waits for what it has; what is not done in time is handed back. Whether all threads

@@ -77,12 +77,12 @@ class Housekeeping:
 
     def _run(self) -> None:
         while True:
-            self._publish()
-            self._count()
-            try:
-                self._reaper.tick()
-                self._sweeper.tick()
-            except RedisError as error:
-                log.warning("reaper skipped", reason=str(error))
+            for work in (self._publish, self._count, self._reaper.tick, self._sweeper.tick):
+                try:
+                    work()
+                except RedisError as error:
+                    log.warning("housekeeping waits for redis", reason=str(error))
+                except Exception:
+                    log.exception("housekeeping: an unexpected error")
             if self._done.wait(1):
                 return

@@ -40,7 +40,8 @@ class FailureHandler:
         record = self._repository.get(job.id)
         if record is not None and record.deaths >= self._max_deaths:
             job.retries_left = 0
-            self._repository.commit(job.id, None, worker_lost(record.deaths))
+            outcome = worker_lost(record.deaths).ended_at(self._repository.now())
+            self._repository.commit(job.id, None, outcome)
 
 
 class Reaper:
@@ -63,8 +64,7 @@ class Reaper:
             return
         try:
             for queue in self._queues:
-                ended = int(time.time()) if trusted else RECLAIMED
-                queue.started_job_registry.cleanup(timestamp=ended, exception_handlers=[self._handler])
+                queue.started_job_registry.cleanup(None if trusted else RECLAIMED, [self._handler])
                 FailedJobRegistry(queue=queue).cleanup()
                 clean_worker_registry(queue)
             for queue, job_id in stuck if trusted else ():

@@ -105,6 +105,11 @@ class Reporter:
         self._thread = Thread(target=self._run, name="reporter", daemon=True)
         self._thread.start()
 
+    @property
+    def works(self) -> bool:
+        """Without its thread no edit would be heard of, or hear that it should stop."""
+        return self._thread.is_alive()
+
     def changed(self) -> None:
         self._news.set()
 
@@ -148,11 +153,15 @@ class Reporter:
             with self._lock:
                 due = [one for one in self._watched.values() if one.due()]
             if due:
-                self._tell(due)
+                try:
+                    self._tell(due)
+                except Exception:
+                    log.exception("progress not written: an unexpected error")
 
     def _tell(self, due: list[Watched]) -> None:
+        reports = [_report(one) for one in due]
         try:
-            replies = self._repository.report([one.report() for one in due])
+            replies = self._repository.report(reports)
         except RedisError as error:
             log.warning("progress not written", reason=str(error))
             return
@@ -161,6 +170,16 @@ class Reporter:
                 one.stop(EditCanceled("its caller canceled it"))
             elif reply == Reply.LOST:
                 one.stop(AttemptLost("the attempt is no longer the newest"))
+
+
+def _report(one: Watched) -> Report:
+    """A preview that cannot be made is the last of its edit, and costs nothing else."""
+    try:
+        return one.report()
+    except Exception:
+        log.exception("no more previews of this edit", edit_id=one.edit_id)
+        one.preview = None
+        return one.report()
 
 
 def _data_url(image: Image.Image) -> str:

@@ -161,6 +161,8 @@ class EditWorker(SimpleWorker):  # type: ignore[misc]  # rq is untyped
                     self.maintain_heartbeats(job, execution)
                 except RedisError as error:
                     log.warning("lease not renewed", edit_id=job.id, reason=str(error))
+                except Exception:
+                    log.exception("lease not renewed: an unexpected error", edit_id=job.id)
 
         thread = Thread(target=renew, name=f"lease-{job.id}", daemon=True)
         thread.start()

@@ -15,6 +15,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 
 from jobs import logs, presence
@@ -88,7 +89,7 @@ class Child:
 
 class Supervisor:
     def __init__(self, settings: Settings, redis: GivenRedis | EmbeddedRedis) -> None:
-        self._settings, self._redis = settings, redis
+        self._settings = settings
         environment = {**os.environ, "FOI_REDIS_URL": redis.url}
         self._service = Child("service", lambda _: [sys.executable, "-m", "service"], environment)
         self._webhooks = Child("webhooks", lambda _: [sys.executable, "-m", "worker.webhooks"], environment)
@@ -106,7 +107,6 @@ class Supervisor:
             signal.signal(number, self._on_signal)
         try:
             while not self._signals:
-                self._redis.revive()
                 self._look_after_children()
                 self._announce_when_ready()
                 time.sleep(POLL_S)
@@ -128,7 +128,10 @@ class Supervisor:
             if status is not None:
                 log.warning("process ended, starting it again", kind=child.kind, name=child.name, status=status)
                 self._reap(child.name)
-            child.start_when_due()
+            try:
+                child.start_when_due()
+            except OSError as error:  # no memory, no process: perhaps a moment later
+                log.error("process not started", kind=child.kind, reason=str(error))
         self._reap()
 
     def _reap(self, dead: str | None = None) -> None:
@@ -141,6 +144,8 @@ class Supervisor:
         except RedisError as error:
             log.warning("reaper skipped", reason=str(error))
             self._kill_the_silent({worker.name for worker in self._workers if worker.heard_at is not None})
+        except Exception:
+            log.exception("reaper skipped: an unexpected error")
 
     def _kill_the_silent(self, heard: set[str]) -> None:
         """A worker that was heard of and is not any more is frozen as a whole: its own watch cannot see it. While Redis
@@ -198,7 +203,7 @@ def _is_ready(address: str) -> bool:
     try:
         with urllib.request.urlopen(f"{address}/readyz", timeout=1) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (urllib.error.URLError, HTTPException, OSError):
         return False
 
 

@@ -1,4 +1,4 @@
-"""Removes the files of edits that have expired, and of those that were never queued."""
+"""Removes the files of edits that have expired, and of submits that made no edit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from threading import Thread
 
 from obstore.exceptions import BaseError as StoreError
 
+from jobs import deployment
 from jobs.blobs import BlobStore
 from jobs.connection import RedisError
 from jobs.logs import get_logger
@@ -38,6 +39,8 @@ class Sweeper:
             Thread(target=self._sweep_when_due, name="sweeper", daemon=True).start()
 
     def sweep(self) -> None:
+        """Raises ForeignStoreError where the files may belong to edits that another Redis knows."""
+        deployment.check(self._repository, self._blobs)
         redis, orphans = self._repository.redis, self._without_record()
         seen_before = orphans & set(redis.smembers(ORPHANS))
         for edit_id in seen_before:
@@ -54,8 +57,12 @@ class Sweeper:
         try:
             if self._repository.redis.set(SWEPT, "1", nx=True, ex=SWEEP_INTERVAL_S):
                 self.sweep()
+        except deployment.ForeignStoreError as error:
+            log.error("not swept", reason=str(error))
         except (RedisError, StoreError, OSError) as error:
             log.warning("sweep not finished: the rest is for the next", reason=reason(error))
+        except Exception:
+            log.exception("sweep not finished: an unexpected error")
 
     def _without_record(self) -> set[str]:
         stored = self._blobs.edit_ids()

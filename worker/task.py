@@ -26,7 +26,7 @@ from jobs import pace, pictures
 from jobs.blobs import BlobStore
 from jobs.logs import get_logger
 from jobs.queue import PRIORITIES
-from jobs.records import EditRecord, Outcome, Safety, now
+from jobs.records import EditRecord, Outcome, Safety
 from jobs.repository import EditRepository
 from worker.files import Files, succeeded
 from worker.patience import PatientStore
@@ -85,7 +85,7 @@ class EditTask:
             self.repository.release(edit_id, attempt, blameless=isinstance(error, HandedBack))
             log.warning("edit handed back", attempt=attempt, reason=str(error))
             raise
-        if self.repository.commit(edit_id, attempt, outcome):
+        if self.repository.commit(edit_id, attempt, outcome.ended_at(self.repository.now())):
             log.info("edit ended", status=outcome.status, error=outcome.error.type if outcome.error else None)
             if outcome.metrics is not None and record.input.method != "masks":
                 pace.remember(self.repository.redis, outcome.metrics.run_ms)
@@ -115,9 +115,15 @@ class EditTask:
         except DeadlineExceeded as error:
             return Outcome.failed("deadline-exceeded", "The edit took too long", str(error))
         except Exception as error:
+            if isinstance(error, FileNotFoundError) and self._is_over(record.submission.id):
+                raise AttemptLost("the edit was deleted meanwhile") from None
             log.exception("edit failed unexpectedly")
             detail = f"an unexpected error ({type(error).__name__}); it is in the log under the edit's id"
             return Outcome.failed("internal", "Something went wrong on our side", detail)
+
+    def _is_over(self, edit_id: str) -> bool:
+        present = self.repository.get(edit_id)
+        return present is None or present.terminal
 
     def _edited(self, record: EditRecord, attempt: int, place: Place) -> Outcome:
         store = PatientStore(self.blobs, place)
@@ -129,7 +135,7 @@ class EditTask:
             given = _Prepared(prepared, spec)
         submission, left = record.submission, float(self.edit_timeout_s)
         if submission.deadline_at is not None:
-            left = min(left, (submission.deadline_at - now()).total_seconds())
+            left = min(left, (submission.deadline_at - self.repository.now()).total_seconds())
         priority, deadline = PRIORITIES.index(submission.priority), time.monotonic() + left
         specs = [replace(spec, seed=seed) for seed in record.input.seeds]
         tickets = [self.engine.submit(prepared, one, priority=priority, deadline=deadline) for one in specs]

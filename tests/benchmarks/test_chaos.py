@@ -89,12 +89,15 @@ def test_every_kind_of_process_is_killed_and_the_seed_decides_when() -> None:
     kills = Counter(one.target for one in planned if one.action == "kill")
     assert (kills.keys(), kills.total()) == ({"worker", "service", "redis"}, 10)
     assert Counter(one.target for one in planned if one.action == "stop") == {"worker": 2, "redis": 1}
+    cuts = plan(0, 0, 0, seconds_between=8, seed=0, cuts=3)
+    assert Counter(one.target for one in cuts if one.action == "cut") == {"redis": 2, "service": 1}
     assert planned == plan(10, 2, 1, seconds_between=8, seed=0) != plan(10, 2, 1, seconds_between=8, seed=1)
 
 
 def test_no_acknowledged_edit_notices_the_chaos(tmp_path: Path) -> None:
     """Alone in its batch, an edit has the same bytes each time."""
-    sizes = ["--edits=24", "--kills=3", "--stops=1", "--redis-pauses=1", "--seconds-between=2", "--in-flight=1"]
+    sizes = ["--edits=24", "--kills=3", "--stops=1", "--redis-pauses=1", "--cuts=2"]
+    sizes += ["--seconds-between=2", "--in-flight=1"]
     given = [f"--model={build_tiny_model(tmp_path / 'model')}", f"--out={tmp_path}"]
     temporary = {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     run = python("-m", "benchmarks.chaos", *sizes, *given, environment=temporary, stderr=subprocess.PIPE)
@@ -103,6 +106,9 @@ def test_no_acknowledged_edit_notices_the_chaos(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "chaos.json").read_text())
     assert report["acknowledged"] == report["same_bytes"] >= 24
     assert set(map(len, report["faults"].values())) == {0}
-    assert len(report["disturbances"]) == 5
+    assert report["unacknowledged"] == 0
+    done = Counter(f"{one['action']} {one['target']}" for one in report["disturbances"])
+    assert done.pop("kill worker") + done.pop("kill service") + done.pop("kill redis") == 3
+    assert done == {"stop worker": 1, "stop redis": 1, "cut redis": 1, "cut service": 1}
     assert (tmp_path / "chaos.md").read_text() == table(report)
     assert (tmp_path / "chaos.png").stat().st_size > 1000

@@ -1,5 +1,8 @@
 """Euler ancestral against diffusers' own scheduler and values worked out by hand."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler
@@ -21,6 +24,24 @@ def test_strength_is_the_share_of_steps_that_run_and_never_none(steps: int, stre
     assert len(plan) == run
     assert len(plan.sigmas) == run + 1
     assert plan.sigmas[-1] == 0
+
+
+def test_threads_that_share_a_scheduler_each_get_their_own_steps() -> None:
+    shared, counts = scheduler(), [2, 1000, 7, 400] * 100
+    expected = {steps: schedule.make_schedule(scheduler(), steps, 0.8) for steps in set(counts)}
+    before = shared.timesteps
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda steps: schedule.make_schedule(shared, steps, 0.8), counts))
+    finally:
+        sys.setswitchinterval(interval)
+    for steps, plan in zip(counts, found, strict=True):
+        assert torch.equal(plan.timesteps, expected[steps].timesteps)
+        assert torch.equal(plan.sigmas, expected[steps].sigmas)
+        assert plan.start_sigma == expected[steps].start_sigma
+    assert shared.timesteps is before
 
 
 def test_the_start_is_the_picture_with_noise_and_noise_alone_at_full_strength() -> None:

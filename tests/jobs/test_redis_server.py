@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -63,6 +64,40 @@ def test_a_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     code = f"import os, sys, pathlib; {start}; os.kill(os.getpid(), 9)"
     assert python("-c", code, str(tmp_path)).wait(20) == -9
     wait_until(lambda: not EmbeddedRedis(tmp_path).socket.exists())
+
+
+def test_a_server_that_another_process_had_started_lives_on_when_that_process_ends(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, redis_url="")
+    code = "import sys; from jobs.redis_server import running_redis; from jobs.settings import Settings\n"
+    code += "with running_redis(Settings()) as redis: print(redis.url, flush=True); sys.stdin.read()"
+    environment = {"FOI_DATA_DIR": str(tmp_path), "FOI_REDIS_URL": "", "REDIS_URL": ""}
+    first = python("-c", code, environment=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert first.stdout is not None
+    assert first.stdout.readline()
+    with running_redis(settings) as redis:
+        client = connect(redis.url, patient=True)
+        client.set("key", "value")
+        first.communicate("")
+        assert first.returncode == 0
+        assert client.get("key") == b"value"
+        client.close()
+    assert not EmbeddedRedis(tmp_path / "redis").socket.exists()
+
+
+def test_a_server_that_hangs_does_not_get_a_second_one_on_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, other = EmbeddedRedis(tmp_path), EmbeddedRedis(tmp_path)
+    server.start()
+    assert server._process is not None
+    server._process.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(redis_server, "START_TIMEOUT_S", 0.1)
+    with pytest.raises(RedisUnavailableError, match="does not answer"):
+        other.start()
+    other.revive()
+    assert other._process is None
+    server._process.send_signal(signal.SIGCONT)
+    server.stop()
 
 
 def test_a_server_whose_folder_is_gone_can_be_stopped(tmp_path: Path) -> None:

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from pathlib import Path
 
 import httpx
 import pytest
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from starlette.datastructures import UploadFile
 
 from jobs import presence
-from jobs.blobs import BlobStore
 from jobs.connection import connect
-from jobs.idempotency import IdempotencyKeys
-from jobs.queue import EditQueue
 from jobs.redis_server import EmbeddedRedis
-from jobs.repository import EditRepository
 from jobs.settings import Settings
-from service.forms import Form
-from service.submit import Intake
 from tests.service.conftest import seen_a_moment_ago, serving
 from tests.service.test_bad_input import refused
 from tests.service.test_edits import submit
@@ -55,28 +46,6 @@ def test_without_redis_a_submit_is_503_and_leaves_no_file_until_redis_is_back(
     refused(client.get("/v1/edits/edit_" + "0" * 32), 503, "unavailable")
     server.start()
     assert submit(client).status_code == 202
-
-
-class BrokenQueue(EditQueue):
-    def enqueue(self, *_: object) -> None:
-        raise RedisConnectionError("gone")
-
-
-def test_an_edit_that_cannot_be_queued_is_failed_and_its_files_are_removed(
-    repository: EditRepository, blobs: BlobStore, raw_redis: Redis, redis: Redis, settings: Settings
-) -> None:
-    intake = Intake(settings, repository, blobs, BrokenQueue(raw_redis), IdempotencyKeys(repository))
-    seen_a_moment_ago(redis)
-    form = Form({"instruction": ["make it red"]}, {"image": UploadFile(BytesIO(encoded(picture())))})
-    with pytest.raises(RedisConnectionError):
-        intake.finish(intake.begin(form, "", None), form)
-    (key,) = redis.keys("foi:edit:*")
-    record = repository.get(key.removeprefix("foi:edit:"))
-    assert record is not None
-    assert record.outcome is not None
-    assert record.outcome.error is not None
-    assert record.outcome.error.type == "/problems/unavailable"
-    assert blobs.edit_ids() == []
 
 
 def test_a_full_queue_is_503_and_stores_nothing(

@@ -17,7 +17,7 @@ from redis.asyncio import Redis as AsyncRedis
 from jobs.keys import ApiKeys
 from jobs.settings import Settings
 from service.problems import Problem
-from service.quotas import SLOT_TTL_S, Quotas
+from service.quotas import SLOT_TTL_S, Quotas, TooManyRequests
 from tests.service.conftest import seen_a_moment_ago, serving
 from tests.service.test_edits import submit
 from tests.support import python, wait_until
@@ -69,6 +69,29 @@ def test_requests_beyond_the_limit_are_429_until_the_minute_is_over(clients: lis
     assert 1 <= wait <= 3
     time.sleep(wait)
     assert one.get("/v1/edits").status_code == 200, "Retry-After was the truth"
+
+
+def test_the_minute_is_that_of_redis_whatever_clocks_the_processes_have(
+    redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[int] = []
+    real = time.time
+
+    async def count_requests() -> None:
+        async with AsyncRedis.from_url(redis_url, decode_responses=True) as client:
+            quotas = Quotas(client, Settings(max_requests_per_minute=5))
+            for skew in (0, 61, -61, 3600, -3600) * 2:
+                with monkeypatch.context() as patched:
+                    patched.setattr(time, "time", lambda skew=skew: real() + skew)
+                    try:
+                        await quotas.count_request("key")
+                    except TooManyRequests as refused:
+                        waits.append(int(refused.response("/").headers["retry-after"]))
+
+    assert redis.dbsize() == 0
+    asyncio.run(count_requests())
+    assert len(waits) == 5
+    assert all(50 <= wait <= 60 for wait in waits)
 
 
 def test_refused_requests_count_only_where_they_had_a_key(clients: list[httpx.Client], redis: Redis) -> None:
