@@ -21,13 +21,12 @@ from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 
 from foi_core.errors import InvalidParameter
-from foi_core.splitting import split_instruction
 from jobs import pictures
 from jobs.blobs import BlobStore
 from jobs.logs import get_logger
 from jobs.records import EditRecord, Outcome
 from jobs.views import view
-from service import accept, auth, edits, forms, images, lookup
+from service import accept, auth, edits, forms, images, lookup, parsing
 from service.fields import SCALARS
 from service.forms import Form
 from service.problems import Problem, invalid
@@ -144,7 +143,7 @@ async def edit_image(request: Request, caller: auth.Submitter) -> Response:
     except ClientDisconnect:
         return Response(status_code=400)  # nobody is there to read it
     try:
-        theirs = _their_fields(form)
+        theirs = await lookup.in_thread(partial(_their_fields, form))
         translate = partial(_translated, form, theirs, intake.settings.max_pixels)
         ours = await to_thread.run_sync(translate, limiter=request.app.state.decoders)
         begun = await accept.submit(request, caller, ours)
@@ -177,8 +176,13 @@ def _their_fields(form: Form) -> dict[str, str]:
             wrong.append(InvalidParameter(name, given[0], " or ".join(allowed)))
         elif given:
             values[name] = given[0]
-    if not split_instruction(values.get("prompt", "")):
-        wrong.append(InvalidParameter("prompt", values.get("prompt"), "a sentence that says what to change"))
+    if "prompt" not in values:
+        wrong.append(InvalidParameter("prompt", None, "a sentence that says what to change"))
+    else:
+        try:
+            parsing.split("prompt", values["prompt"])
+        except InvalidParameter as error:
+            wrong.append(error)
     if wrong:
         raise invalid(wrong)
     return values
@@ -194,7 +198,7 @@ def _translated(form: Form, theirs: dict[str, str], max_pixels: int) -> Form:
     if "mask" in files:
         files["mask"] = _our_mask(files["mask"], max_pixels)
     mask = "mask" if "mask" in files else None
-    parts = [{"text": text, "mask": mask} for text in split_instruction(theirs["prompt"])]
+    parts = [{"text": text, "mask": mask} for text in parsing.split("prompt", theirs["prompt"])]
     texts = {name: given for name, given in form.texts.items() if name in OURS}
     return Form({**texts, "instructions": [json.dumps(parts)]}, {**files, "image": pictures[0]})
 

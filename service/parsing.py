@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foi_core.errors import InvalidParameter
-from foi_core.spec import EditSpec, SubInstruction
+from foi_core.spec import MAX_SPLIT_LENGTH, MAX_SUB_INSTRUCTIONS, EditSpec, SubInstruction
 from foi_core.splitting import split_instruction
 from jobs.records import OutputFormat, OutputSize, Priority, Webhook
 from jobs.settings import Settings
@@ -111,6 +111,17 @@ def parse_texts(form: Form) -> tuple[SubInstruction, ...]:
     return instructions
 
 
+def split(name: str, text: str) -> tuple[str, ...]:
+    """The sub-instructions of the text of the field `name`. Raises InvalidParameter."""
+    if len(text) > MAX_SPLIT_LENGTH:
+        allowed = f"at most {MAX_SPLIT_LENGTH} characters, for up to {MAX_SUB_INSTRUCTIONS} sub-instructions"
+        raise InvalidParameter(name, text, allowed)
+    texts = split_instruction(text)
+    if not texts:
+        raise InvalidParameter(name, text, "a sentence that says what to change")
+    return texts
+
+
 def _check_plain(
     instructions: Sequence[SubInstruction], masks: Sequence[str | None], values: Mapping[str, Any], errors: _Errors
 ) -> None:
@@ -162,9 +173,9 @@ def _instructions(form: Form, errors: _Errors) -> tuple[tuple[SubInstruction, ..
         return (), ()
     if listed:
         return _from_json(listed[0], form, errors)
-    texts = split_instruction(plain[0]) if len(plain) == 1 else plain
-    if not texts:
-        errors.found.append(InvalidParameter("instruction", plain[0], "a sentence that says what to change"))
+    texts: Sequence[str] = ()
+    with errors.collect():
+        texts = split("instruction", plain[0]) if len(plain) == 1 else plain
     found = []
     for i, text in enumerate(texts):
         with errors.collect(f"instruction[{i}]."):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -21,12 +22,13 @@ from PIL import Image
 from redis import Redis
 from structlog.testing import capture_logs
 
-from foi_core.errors import ModelFailure
+from foi_core.errors import InvalidParameter, ModelFailure
 from jobs.blobs import BlobStore
 from jobs.keys import ApiKeys
 from jobs.records import EditRecord
 from jobs.repository import ALL_OWNERS, EditRepository
 from jobs.settings import Settings
+from service import parsing
 from service.app import create_app
 from service.openai_images import HINTS
 from tests.service.conftest import seen_a_moment_ago, serving
@@ -175,6 +177,7 @@ def test_their_fields_that_make_no_difference_are_accepted(theirs: OpenAI, worki
         ({"n": 9}, "n", "from 1 to 8"),
         ({"prompt": " "}, "prompt", "a sentence"),
         ({"prompt": "x" * 501}, "prompt", "prompt: 'xx"),
+        ({"prompt": "x, " * 1400}, "prompt", "at most 4000 characters"),
         ({"prompt": ", then ".join(["make it red"] * 9)}, "prompt", "1 to 8 sub-instructions"),
         ({"extra_body": {"markup": "x"}}, "markup", "known field"),
         ({"extra_body": {"instruction": "x"}}, "instruction", "known field"),
@@ -196,6 +199,27 @@ def test_what_is_not_allowed_is_a_bad_request_that_names_its_field(
     assert (error.type, error.param) == ("invalid_request_error", param)
     assert error.code is not None
     assert redis.keys("foi:edit:*") == []
+
+
+def test_others_are_served_while_a_prompt_is_read(
+    client: httpx.Client, theirs: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, goes_on = Event(), Event()
+
+    def slow(name: str, text: str) -> tuple[str, ...]:
+        reads.set()
+        assert goes_on.wait(20)
+        raise InvalidParameter(name, text, "something else")
+
+    monkeypatch.setattr(parsing, "split", slow)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(theirs.images.edit, image=png(), prompt=PROMPT)
+        try:
+            assert reads.wait(20)
+            assert client.get("/livez").status_code == 200
+        finally:
+            goes_on.set()
+        assert isinstance(call.exception(20), openai.BadRequestError)
 
 
 def test_a_body_of_another_kind_is_a_bad_request(client: httpx.Client) -> None:
