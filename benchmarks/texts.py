@@ -16,12 +16,14 @@ from foi_core.keywords import find_keyword
 from foi_core.spec import MAX_SPLIT_LENGTH, MAX_TEXT_LENGTH, word_span
 from foi_core.splitting import split_instruction
 
-PIECES = sorted(
+WORDS = (
     w.DETERMINERS | w.PRONOUNS | w.PREPOSITIONS | w.LEADS.keys() | w.FILLERS | w.COLOURS | w.BE | w.ADVERBS | w.MODALS
-) + (
+)
+ODD = (
     "hat dog cat's dogs' man’s rock-and-roll x-ray , ; . ! ? \" “ ” ' ’ - & • (a) 1. 2) step also plus style color and-"
     " -less -ed 的猫 😀 _ 0 x xx xxxxxxxx ,,, ... '''' ---- what would it look like if a pair of the color of"
-).split(" ")
+)
+PIECES = [*sorted(WORDS), *ODD.split()]
 SPACES = ("", " ", " ", " ", "  ", "\n", "\t", "\n\n", " \n ")
 READERS: dict[str, tuple[Callable[[str], object], int]] = {
     "split": (split_instruction, MAX_SPLIT_LENGTH),
