@@ -176,7 +176,7 @@ def prepared(case: str, n: int, address: str) -> Send:
         files = {"image": picture("webp" if case == "input" else "png")}
         fields = {"instruction": "make the ball red"}
         edit = client.post("/v1/edits", data=fields, files=files, headers={"Prefer": "wait=30"}).json()
-    return partial(fetched, url=edit["input"]["url"] if case == "input" else edit["outputs"][0]["url"])
+    return partial(fetched, url=f"{edit['urls']['self']}/files/{'input' if case == 'input' else 'result-0'}.png")
 
 
 def main() -> None:

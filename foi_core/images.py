@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,20 +9,6 @@ from PIL import Image, ImageChops, ImageFilter
 from torch import Tensor
 
 from foi_core import choices
-
-SIDE_MULTIPLE = 64
-
-
-def model_size(width: int, height: int, resolution: int) -> tuple[int, int]:
-    """Width and height at which the model sees a picture: InstructPix2Pix's own rule, for a native `resolution`.
-
-    f = resolution / max(w, h); f = ceil(min(w, h) f / 64) 64 / min(w, h); both sides floored to multiples of 64. The
-    original crops to that size; we resize, and give the result the input's size again.
-    """
-    factor = resolution / max(width, height)
-    factor = math.ceil(min(width, height) * factor / SIDE_MULTIPLE) * SIDE_MULTIPLE / min(width, height)
-    # The factor makes the shorter side a multiple up to rounding: without the nudge, 63.999... would floor to nothing.
-    return tuple(int(side * factor / SIDE_MULTIPLE + 1e-6) * SIDE_MULTIPLE for side in (width, height))  # type: ignore[return-value]
 
 
 def to_tensor(image: Image.Image, size: tuple[int, int]) -> Tensor:

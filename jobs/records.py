@@ -23,6 +23,8 @@ OutputFormat = Literal["png", "jpeg", "webp"]
 OutputSize = Literal["input", "model"]
 EndEvent = Literal["edit.succeeded", "edit.failed", "edit.canceled"]
 MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+MAX_SIDES: dict[OutputFormat, int] = {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383}
+"""Pixels that a side may have, as each format or its usual encoder allows it."""
 INPUT_FILE = "input.png"
 """The picture as the model is shown it; made when somebody fetches it."""
 UPLOAD = "upload"

@@ -34,6 +34,7 @@ from service import (
 )
 from service.auth import Guard
 from service.events import EventReader
+from service.images import Reader
 from service.requests import LoopbackHosts, RequestIds
 from service.submit import Intake
 
@@ -84,7 +85,8 @@ def create_app(settings: Settings, redis_url: str) -> FastAPI:
     )
     app.state.events = events
     app.state.auth = guard
-    app.state.decoders = CapacityLimiter(edits.DECODERS)
+    app.state.pictures = Reader(settings.max_pixels)
+    app.state.storers = CapacityLimiter(edits.STORERS)
     app.state.viewers = CapacityLimiter(files.VIEWERS)
     problems.install(app)
     for part in (edits, stream, files, instructions, info, metrics, deliveries, openai_images, health, page):

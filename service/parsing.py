@@ -10,7 +10,7 @@ from typing import Any
 from foi_core.errors import InvalidParameter
 from foi_core.spec import MAX_SPLIT_LENGTH, MAX_SUB_INSTRUCTIONS, EditSpec, SubInstruction
 from foi_core.splitting import split_instruction
-from jobs.records import OutputFormat, OutputSize, Priority, Webhook
+from jobs.records import MAX_SIDES, OutputFormat, OutputSize, Priority, Webhook
 from jobs.settings import Settings
 from service.fields import END_EVENTS, SCALARS, SPEC_FIELDS, Field, json_value
 from service.forms import Form
@@ -109,6 +109,16 @@ def parse_texts(form: Form) -> tuple[SubInstruction, ...]:
         EditSpec(instructions=instructions)
     errors.raise_any()
     return instructions
+
+
+def check_encoder(request: Request, size: tuple[int, int]) -> None:
+    """Raises the Problem where the result of a picture of this `size` cannot be written in the format that was asked
+    for."""
+    most = MAX_SIDES[request.output_format]
+    if request.spec.method != "masks" and request.output_size == "input" and max(size) > most:
+        others = [kind for kind, side in MAX_SIDES.items() if side >= max(size)]
+        allowed = f"{' or '.join(others)}: the picture is {size[0]}x{size[1]}, and no side may be over {most}"
+        raise invalid([InvalidParameter("output_format", request.output_format, allowed)])
 
 
 def split(name: str, text: str) -> tuple[str, ...]:

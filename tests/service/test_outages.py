@@ -69,7 +69,7 @@ def test_an_edit_that_cannot_be_queued_is_failed_and_its_files_are_removed(
     seen_a_moment_ago(redis)
     form = Form({"instruction": ["make it red"]}, {"image": UploadFile(BytesIO(encoded(picture())))})
     with pytest.raises(RedisConnectionError):
-        intake.finish(intake.begin(form, "", None), form)
+        intake.finish(intake.begin(form, "", None), form, (48, 32))
     (key,) = redis.keys("foi:edit:*")
     record = repository.get(key.removeprefix("foi:edit:"))
     assert record is not None
