@@ -135,14 +135,14 @@ class EditQueue:
     def remove(self, edit_id: str, priority: Priority) -> None:
         """Takes an edit that nobody runs out of the queue."""
         queue = self._queues[priority]
-        with self._redis.pipeline() as pipeline:
+        with self._redis.pipeline(transaction=False) as pipeline:  # a Redis that is full begins no transaction
             pipeline.lrem(queue.key, 1, edit_id)
             pipeline.delete(queue.job_class.key_for(edit_id))
             pipeline.execute()
 
     def position(self, edit_id: str, priority: Priority) -> int | None:
         """1: the next one; None: it does not wait."""
-        with self._redis.pipeline(transaction=True) as pipeline:
+        with self._redis.pipeline(transaction=False) as pipeline:
             for one in PRIORITIES[: PRIORITIES.index(priority)]:
                 pipeline.llen(self._queues[one].key)
             pipeline.lpos(self._queues[priority].key, edit_id)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
-from jobs.repository import events_key
+from jobs.repository import events_key, preview_key
 
 MAX_LISTENERS = 4096
 """Each listener holds a connection while it waits."""
@@ -46,6 +46,14 @@ class EventReader:
         key = events_key(edit_id)
         found: Any = await self._redis.xread({key: after}, block=max(1, round(seconds * 1000)))
         return _events(found[0][1]) if found else []
+
+    async def shown(self, edit_id: str, event: Event) -> Event | None:
+        """The event with its data. None for a preview that a later one has replaced, or that is too old."""
+        if event.type != "preview" or event.data != "{}":
+            return event
+        kept: Any = await self._redis.get(preview_key(edit_id))
+        event_id, _, data = str(kept or "").partition(" ")
+        return event._replace(data=data) if event_id == event.id else None
 
     async def wait_until_done(self, edit_id: str, seconds: float) -> bool:
         """Whether the edit has ended (or is gone), as soon as it has, or after `seconds`."""

@@ -85,10 +85,11 @@ async def get_events(start: Annotated[Listener, Depends(listener)]) -> AsyncIter
     try:
         while await auth.still_valid(start.request):
             for event in await events.news(start.edit_id, after, LISTEN_S):
-                yield _sent(event)
+                after = event.id
+                if (shown := await events.shown(start.edit_id, event)) is not None:
+                    yield _sent(shown)
                 if event.type == "done":
                     return
-                after = event.id
             if not await events.latest(start.edit_id):
                 return  # its retention is over
     except RedisError:
