@@ -6,7 +6,6 @@ import io
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -36,7 +35,7 @@ _SIDEWAYS = (5, 6, 7, 8)
 _BYTES_PER_PIXEL = {"PNG": 8, "JPEG": 12, "MPO": 12, "WEBP": 12}
 """At the peak of reading one: Pillow's pixels in the file's mode and in RGB, 4 each; or those and a progressive JPEG's
 coefficients, 8 in CMYK; or the three frames, of 4 each, of a WEBP's decoder."""
-BAND_PIXELS = 2**20
+BAND_PIXELS = 2**18
 CHUNK = 2**20
 _WHITE_LEVELS = [255 * (level >= MASK_LEVEL) for level in range(256)]
 _TRANSPARENT_LEVELS = [255 * (level == 0) for level in range(256)]
@@ -54,30 +53,26 @@ class BadPictureError(Exception):
         self.kind = kind
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a file says of itself: the picture's size, upright, and how many bytes reading it takes at most."""
-
-    size: tuple[int, int]
-    memory: int
-
-
-def read_header(file: BinaryIO, max_pixels: int) -> Header:
-    """Checks all that can be seen without decoding. Leaves the file at its beginning. Raises BadPictureError."""
+def read_memory(file: BinaryIO, max_pixels: int) -> int:
+    """How many bytes it takes at most to read the picture. Checks all that can be seen without decoding, and leaves the
+    file at its beginning. Raises BadPictureError."""
     with _opened(file, max_pixels) as image:
         width, height = image.size
-        turned = _orientation(image) in _SIDEWAYS
         memory = width * height * _BYTES_PER_PIXEL[image.format or ""]
     file.seek(0)
-    return Header((height, width) if turned else (width, height), memory)
+    return memory
 
 
-def check_picture(file: BinaryIO, max_pixels: int) -> None:
-    """Decodes it, to see that it is whole. Leaves the file at its beginning. Raises BadPictureError."""
+def check_picture(file: BinaryIO, max_pixels: int) -> tuple[int, int]:
+    """Decodes it, to see that it is whole. The size, upright. Leaves the file at its beginning. Raises
+    BadPictureError."""
     with _opened(file, max_pixels) as image:
+        width, height = image.size
         image.draft(None, (1, 1))  # a JPEG is read to its end all the same, and needs an eighth of its sides
         _decoded(image)
+        turned = _orientation(image) in _SIDEWAYS  # only now: that of a PNG may come after its pixels
     file.seek(0)
+    return (height, width) if turned else (width, height)
 
 
 def read_picture(file: BinaryIO, max_pixels: int) -> Image.Image:

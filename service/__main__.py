@@ -9,7 +9,7 @@ import sys
 
 import uvicorn
 
-from jobs import logs
+from jobs import logs, processes
 from jobs.keys import AuthUndecidedError, keys_on
 from jobs.object_store import StoreSettingError
 from jobs.redis_server import RedisUnavailableError, running_redis
@@ -21,6 +21,7 @@ GRACE_S = 5
 
 
 def main() -> int:
+    processes.map_large_blocks()
     settings = Settings()
     logs.configure(settings)
     logging.getLogger("uvicorn.access").addFilter(_is_no_probe)

@@ -30,19 +30,14 @@ class Reader:
 
     def __init__(self, max_pixels: int, memory: int = MEMORY_BYTES) -> None:
         self.max_pixels = max_pixels
-        self._memory = self._free = memory
+        self._all = self._free = memory
         self._turn, self._freed = asyncio.Lock(), asyncio.Event()
         self._threads = CapacityLimiter(DECODERS)
 
-    async def size(self, file: UploadFile, part: str = "image") -> tuple[int, int]:
-        """Of the picture, upright; it is not decoded. Raises the Problem."""
-        return (await self._header(file.file, part)).size
-
     async def check(self, file: UploadFile, part: str = "image") -> tuple[int, int]:
-        """The size of a picture that can be decoded. Raises the Problem."""
-        header = await self._header(file.file, part)
-        await self.read(header.memory, partial(told_of, part, pictures.check_picture, file.file, self.max_pixels))
-        return header.size
+        """The size of a picture that can be decoded, upright. Raises the Problem."""
+        memory = await self._memory_of(file.file, part)
+        return await self.read(memory, partial(told_of, part, pictures.check_picture, file.file, self.max_pixels))
 
     async def mask(self, file: UploadFile, size: tuple[int, int], part: str) -> UploadFile:
         """As a PNG of one bit a pixel, of the picture's `size`; to be closed. Raises the Problem."""
@@ -70,13 +65,12 @@ class Reader:
         async with self._share(memory):
             return await to_thread.run_sync(work, limiter=self._threads)
 
-    async def _header(self, file: BinaryIO, part: str, max_pixels: int | None = None) -> pictures.Header:
+    async def _memory_of(self, file: BinaryIO, part: str, max_pixels: int | None = None) -> int:
         """A header can be as large as its file, and is held twice while it is read."""
         length = file.seek(0, 2)
         file.seek(0)
-        read = partial(told_of, part, pictures.read_header, file, max_pixels or self.max_pixels)
-        header = await self.read(2 * length, read)
-        return pictures.Header(header.size, header.memory + 2 * length)
+        read = partial(told_of, part, pictures.read_memory, file, max_pixels or self.max_pixels)
+        return 2 * length + await self.read(2 * length, read)
 
     async def _converted(
         self, file: UploadFile, part: str, read: Callable[[], Image.Image], max_pixels: int | None = None
@@ -89,13 +83,12 @@ class Reader:
             written.seek(0)
             return UploadFile(written, size=size)
 
-        header = await self._header(file.file, part, max_pixels)
-        return await self.read(header.memory, write)
+        return await self.read(await self._memory_of(file.file, part, max_pixels), write)
 
     @asynccontextmanager
     async def _share(self, memory: int) -> AsyncIterator[None]:
         """First come, first served: many small pictures do not keep a large one waiting for ever."""
-        memory = min(memory, self._memory)
+        memory = min(memory, self._all)
         async with self._turn:
             while self._free < memory:
                 self._freed.clear()

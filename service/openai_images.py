@@ -24,7 +24,7 @@ from jobs.logs import get_logger
 from jobs.records import EditRecord, Outcome, StoredFile
 from jobs.views import view
 from service import accept, auth, edits, forms, lookup, parsing
-from service.fields import SCALARS
+from service.fields import MAX_QUALITY, SCALARS, quality
 from service.forms import Form
 from service.images import Reader
 from service.problems import Problem, invalid
@@ -40,14 +40,19 @@ HINTS: dict[str, Collection[str]] = {
     "complexity": ("low", "medium", "high"),
     "input_fidelity": ("low", "high"),
     "moderation": ("auto", "low"),
-    "output_compression": (),
     "background": ("auto", "opaque"),
     "stream": ("false",),
     "partial_images": ("0",),
 }
 """OpenAI's fields that make no difference here. Values that would are refused; empty: there are none."""
-THEIRS: dict[str, Collection[str]] = {"prompt": (), "size": (), "response_format": RESPONSE_FORMATS, **HINTS}
-OURS = SCALARS.keys() - {"image_url"}
+THEIRS: dict[str, Collection[str]] = {
+    "prompt": (),
+    "size": (),
+    "response_format": RESPONSE_FORMATS,
+    "output_compression": (),
+    **HINTS,
+}
+OURS = SCALARS.keys() - {"image_url", "output_quality"}
 KNOWN = f"a known field: image and mask as files, {', '.join(sorted(THEIRS.keys() | OURS))}"
 
 _OPEN, _CLOSE = '{"b64_json": "', '"}'
@@ -88,6 +93,12 @@ _FORM = {
         "prompt": {"type": "string", "description": "What to change."},
         "mask": {**_PICTURE, "description": "Of the picture's size; only where it is fully transparent may change."},
         "size": {"type": "string", "description": "`auto`, or the picture's own: the result has it."},
+        "output_compression": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": MAX_QUALITY,
+            "description": "Of a jpeg or webp: as `output_quality` of `POST /v1/edits`. A png has 100.",
+        },
         "response_format": {"type": "string", "enum": [*RESPONSE_FORMATS], "default": RESPONSE_FORMATS[0]},
         **{name: SCALARS[name].schema for name in sorted(OURS)},
     },
@@ -176,6 +187,10 @@ def _their_fields(form: Form) -> dict[str, str]:
             wrong.append(InvalidParameter(name, given[0], " or ".join(allowed)))
         elif given:
             values[name] = given[0]
+    try:
+        _check_compression(values.get("output_compression"), form.texts.get("output_format", ["png"])[0])
+    except InvalidParameter as error:
+        wrong.append(error)
     if "prompt" not in values:
         wrong.append(InvalidParameter("prompt", None, "a sentence that says what to change"))
     else:
@@ -188,6 +203,12 @@ def _their_fields(form: Form) -> dict[str, str]:
     return values
 
 
+def _check_compression(text: str | None, output_format: str) -> None:
+    """OpenAI's: 100, its default, is the best quality, and all that a PNG can have."""
+    if text is not None and quality("output_compression", text) < MAX_QUALITY and output_format == "png":
+        raise InvalidParameter("output_compression", text, f"{MAX_QUALITY} for a png, or output_format jpeg or webp")
+
+
 async def _translated(form: Form, theirs: dict[str, str], reader: Reader) -> Form:
     """The form of POST /v1/edits that says the same. Raises the Problem."""
     files = dict(form.files)
@@ -195,7 +216,7 @@ async def _translated(form: Form, theirs: dict[str, str], reader: Reader) -> For
     if len(pictures) != 1:
         raise invalid([InvalidParameter("image", len(pictures) or None, "one picture, as a file")])
     if (size := theirs.get("size", "auto")) != "auto":
-        width, height = await reader.size(pictures[0])
+        width, height = await reader.check(pictures[0])
         if size != f"{width}x{height}":
             allowed = f"auto or {width}x{height}: the result has the picture's own size"
             raise invalid([InvalidParameter("size", size, allowed)])
@@ -205,6 +226,8 @@ async def _translated(form: Form, theirs: dict[str, str], reader: Reader) -> For
     mask = "mask" if "mask" in files else None
     parts = await lookup.in_thread(partial(parsing.split, "prompt", theirs["prompt"]))
     texts = {name: given for name, given in form.texts.items() if name in OURS}
+    if "output_compression" in theirs and texts.get("output_format", ["png"]) != ["png"]:
+        texts["output_quality"] = [theirs["output_compression"]]
     instructions = json.dumps([{"text": text, "mask": mask} for text in parts])
     return Form({**texts, "instructions": [instructions]}, {**files, "image": pictures[0]})
 

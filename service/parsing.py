@@ -30,6 +30,7 @@ class Request:
     n: int
     output_size: OutputSize
     output_format: OutputFormat
+    output_quality: int | None
     metadata: dict[str, Any] | None
     priority: Priority
     deadline_s: int | None
@@ -70,6 +71,12 @@ def parse(form: Form, settings: Settings, *, masks_only: bool = False) -> Reques
     with errors.collect():
         if not 1 <= values.get("n", 1) <= settings.max_outputs:
             raise InvalidParameter("n", values["n"], f"a whole number from 1 to {settings.max_outputs}")
+    if "output_quality" in values and values.get("output_format", "png") == "png":
+        errors.found.append(
+            InvalidParameter(
+                "output_quality", values["output_quality"], "output_format jpeg or webp; png loses nothing"
+            )
+        )
     webhook_url = values.get("webhook_url")
     if "webhook_events" in values and webhook_url is None:
         errors.found.append(
@@ -89,6 +96,7 @@ def parse(form: Form, settings: Settings, *, masks_only: bool = False) -> Reques
         values.get("n", 1),
         values.get("output_size", "input"),
         values.get("output_format", "png"),
+        values.get("output_quality"),
         values.get("metadata"),
         values.get("priority", "normal"),
         values.get("deadline_s"),

@@ -195,6 +195,7 @@ def edit_input(request: parsing.Request, mask_names: dict[str, str], size: tuple
         n=request.n,
         output_size=request.output_size,
         output_format=request.output_format,
+        output_quality=request.output_quality,
         width=size[0],
         height=size[1],
     )

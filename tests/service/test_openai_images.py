@@ -165,9 +165,30 @@ def test_their_fields_that_make_no_difference_are_accepted(theirs: OpenAI, worki
     theirs.images.edit(image=png(), prompt=PROMPT, size="48x32", extra_body=hints)  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+def test_less_output_compression_makes_a_smaller_file(theirs: OpenAI, working: Working, kind: Any) -> None:
+    working()
+
+    def length(percent: int) -> int:
+        answer = theirs.images.edit(image=png(), prompt=PROMPT, output_format=kind, output_compression=percent)
+        return sum(len(image.fp.getvalue()) for image in decoded(answer))  # type: ignore[attr-defined]
+
+    assert length(100) > length(50) > length(0)
+
+
+def test_a_png_is_not_compressed_with_losses(theirs: OpenAI, working: Working) -> None:
+    working()
+    answer = theirs.images.edit(image=png(), prompt=PROMPT, output_compression=100)
+    assert [image.format for image in decoded(answer)] == ["PNG"]
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "hint"),
     [
+        ({"output_compression": 101, "output_format": "webp"}, "output_compression", "from 0 to 100"),
+        ({"extra_body": {"output_compression": "much"}}, "output_compression", "a whole number"),
+        ({"output_compression": 50}, "output_compression", "100 for a png"),
+        ({"extra_body": {"output_quality": "50"}}, "output_quality", "known field"),
         ({"size": "1024x1024"}, "size", "auto or 48x32"),
         ({"background": "transparent"}, "background", "auto or opaque"),
         ({"output_format": "gif"}, "output_format", "png or jpeg or webp"),
