@@ -18,7 +18,8 @@ from jobs import pictures
 from service.problems import Problem
 
 MEMORY_BYTES = 480_000_000
-"""For the pictures that are read at one time; one alone may take more, where FOI_MAX_PIXELS is above its default."""
+"""For the pictures that are read at one time: the largest of the default FOI_MAX_PIXELS alone. Where a larger one is
+allowed it is read alone, and takes more."""
 DECODERS = 4
 IN_MEMORY_BYTES = 2**18
 

@@ -18,11 +18,12 @@ from foi_core.result import EditResult, EditWarning, Progress, Stage
 from foi_core.spec import SEED_LIMIT, EditSpec, SubInstruction
 from jobs.blobs import BlobStore
 from jobs.pictures import to_png
-from jobs.records import UPLOAD, EditRecord, Instruction, Outcome, Safety, now
+from jobs.records import MAX_SIDES, UPLOAD, EditRecord, Instruction, Outcome, OutputFormat, Safety, now
 from jobs.records import Progress as Shown
 from jobs.repository import EditRepository
 from jobs.views import view
 from tests.support import FakeEngine, FakeState, picture, run_edit, submission
+from worker.files import encode
 from worker.reporter import Watched
 
 Submit = Callable[..., str]
@@ -235,3 +236,11 @@ def test_at_the_models_size_picture_result_and_masks_are_resized_and_kept_outsid
     assert (np.asarray(result)[white] == 255 - small[white]).all()
     assert outcome.metrics is not None
     assert outcome.metrics.change_outside_mask == 0
+
+
+@pytest.mark.parametrize("kind", ["webp", "jpeg"])
+def test_the_encoders_hold_what_the_limits_say_and_no_more(kind: OutputFormat) -> None:
+    most = MAX_SIDES[kind]
+    assert encode(Image.new("RGB", (most, 16)), kind)
+    with pytest.raises((OSError, ValueError)):
+        encode(Image.new("RGB", (most + 1, 16)), kind)
