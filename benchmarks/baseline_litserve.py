@@ -27,7 +27,7 @@ from diffusers import StableDiffusionInstructPix2PixPipeline
 from fastapi import Response
 from PIL import Image
 
-from foi_core.images import model_size
+from foi_core.sizes import model_size
 
 ROOT = Path(__file__).parent.parent
 START_S, STOP_S = 120, 20

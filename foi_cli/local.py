@@ -24,6 +24,7 @@ from foi_core.engine import Engine
 from foi_core.errors import EditCanceled, EngineDied, FoiError, InvalidParameter
 from foi_core.finishing import Decoded
 from foi_core.spec import EditSpec
+from jobs import pictures
 from jobs.records import EditRecord, StoredFile, Submission, new_edit_id, now
 from jobs.settings import Settings
 from jobs.views import view
@@ -81,11 +82,16 @@ class LocalEditor:
         most = self._settings.max_pixels
         try:
             request = parsing.parse(form, self._settings, masks_only=task.looks)
-            picture = images.read_picture(files["image"].file, most)
+            picture = images.told_of("image", pictures.read_picture, files["image"].file, most)
+            parsing.check_encoder(request, picture.size)
+
+            def mask(name: str | None) -> Image.Image | None:
+                if name is None:
+                    return None
+                return images.told_of(name, pictures.read_mask, files[name].file, picture.size, most)
+
             parts = tuple(
-                replace(
-                    part, mask=None if name is None else images.read_mask(files[name].file, picture.size, most, name)
-                )
+                replace(part, mask=mask(name))
                 for part, name in zip(request.spec.instructions, request.masks, strict=True)
             )
         except Problem as problem:

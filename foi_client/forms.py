@@ -68,6 +68,7 @@ class Fields(TypedDict, total=False):
     n: int
     output_size: Literal["input", "model"]
     output_format: Literal["png", "jpeg", "webp"]
+    output_quality: int
     priority: Literal["high", "normal", "low"]
     deadline_s: int
     previews: bool

@@ -154,6 +154,7 @@ class Input(Model):
     n: int
     output_size: str
     output_format: str
+    output_quality: int | None
     width: int
     height: int
 

@@ -18,21 +18,6 @@ from torch import Tensor
 from foi_core import choices
 from foi_core.bands import BAND_PIXELS, bands
 
-SIDE_MULTIPLE = 64
-
-
-def model_size(width: int, height: int, resolution: int) -> tuple[int, int]:
-    """Width and height at which the model sees a picture: InstructPix2Pix's own rule, for a native `resolution`.
-
-    f = resolution / max(w, h); f = ceil(min(w, h) f / 64) 64 / min(w, h); both sides floored to multiples of 64. The
-    original crops to that size; we resize, and give the result the input's size again. A size that comes out of it
-    stays as it is.
-    """
-    factor = resolution / max(width, height)
-    factor = math.ceil(min(width, height) * factor / SIDE_MULTIPLE) * SIDE_MULTIPLE / min(width, height)
-    # The factor makes the shorter side a multiple up to rounding: without the nudge, 63.999... would floor to nothing.
-    return tuple(int(side * factor / SIDE_MULTIPLE + 1e-6) * SIDE_MULTIPLE for side in (width, height))  # type: ignore[return-value]
-
 
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The picture at `size` (width, height)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import dropwhile
 
 from foi_core import words as w
 from foi_core.words import Token, is_adjective, opening_length, tokenize
@@ -36,10 +37,11 @@ class Phrase:
     definite: bool = False
     owner: Token | None = None
     words: list[Token] = field(default_factory=list)
+    has_noun: bool = False
 
-    @property
-    def has_noun(self) -> bool:
-        return any(not is_adjective(t.low) for t in self.words)
+    def add(self, word: Token) -> None:
+        self.words.append(word)
+        self.has_noun = self.has_noun or not is_adjective(word.low)
 
 
 def find_keyword(text: str) -> str | None:
@@ -60,9 +62,8 @@ def _lead(tokens: list[Token]) -> tuple[str, list[Token]]:
 
     Any first word counts as a verb if a determiner or a pronoun follows: "whiten her teeth", "roll up his sleeves".
     """
+    tokens = list(dropwhile(lambda token: w.is_adverb(token.low), tokens))
     lows = [t.low for t in tokens]
-    while lows and w.is_adverb(lows[0]):
-        lows, tokens = lows[1:], tokens[1:]
     if not lows:
         return "", []
     first, at = lows[0], 1
@@ -106,9 +107,9 @@ def _phrases(tokens: list[Token]) -> Iterator[Phrase]:
         if low in w.DETERMINERS and not now.words:
             now.determiner, now.definite = low, now.definite or low in w.DEFINITE
         elif low.endswith(("'s", "s'")):
-            now.owner, now.definite, now.words = token, True, []
+            now.owner, now.definite, now.words, now.has_noun = token, True, [], False
         else:
-            now.words.append(token)
+            now.add(token)
     if now.determiner or now.words:
         yield now
 
@@ -163,23 +164,25 @@ def _candidates(lead: str, phrases: list[Phrase]) -> list[int]:
 
 def _keyword_span(lead: str, phrases: list[Phrase], index: int) -> tuple[int, int] | None:
     """Where the keyword of one phrase stands in the text; None if the phrase names nothing that has a place."""
-    phrase = phrases[index]
-    after = phrases[index + 1] if index + 1 < len(phrases) else Phrase("")
-    nouns = _to_head(phrase, after, lead)
-    head = nouns[-1].low if nouns else ""
-    if after.link == "of" and (head in w.MEASURES or not head) and phrase.determiner not in w.PRONOUNS:
-        return _keyword_span(lead, phrases, index + 1)  # "a pair of sunglasses", "all of the text"
-    if head in w.ATTRIBUTES | w.STYLES:  # "the car's colour": the keyword is whose it is
+    for i in range(index, len(phrases)):
+        phrase, after = phrases[i], phrases[i + 1] if i + 1 < len(phrases) else Phrase("")
+        nouns = _to_head(phrase, after, lead)
+        head = nouns[-1].low if nouns else ""
+        if after.link == "of" and (head in w.MEASURES or not head) and phrase.determiner not in w.PRONOUNS:
+            continue  # "a pair of sunglasses", "all of the text"
+        if head not in w.ATTRIBUTES | w.STYLES:
+            nowhere = not head or _is_nowhere(head, phrase, after)
+            return None if nowhere else (nouns[-_compound_size(nouns)].start, nouns[-1].end)
+        # "the car's colour": the keyword is whose it is
         of_noun = [t for t in nouns[:-1] if head in w.ATTRIBUTES and not is_adjective(t.low)]
         if of_noun:
             return of_noun[-1].start, of_noun[-1].end
         if phrase.owner:
             return phrase.owner.start, phrase.owner.end - (2 if phrase.owner.low.endswith("'s") else 1)
         named = after.link == "of" or (after.link in ("in", "on") and not phrase.link)
-        return _keyword_span(lead, phrases, index + 1) if named and (head in w.ATTRIBUTES or after.definite) else None
-    if not head or _is_nowhere(head, phrase, after):
-        return None
-    return nouns[-_compound_size(nouns)].start, nouns[-1].end
+        if not named or not (head in w.ATTRIBUTES or after.definite):
+            return None
+    return None
 
 
 def _is_nowhere(head: str, phrase: Phrase, after: Phrase) -> bool:

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from foi_core import attention, images
+from foi_core import attention, sizes
 from foi_core.errors import InvalidParameter, ModelFailure
 from foi_core.finite import finite
 from foi_core.safety import SafetyChecker
@@ -47,7 +47,7 @@ class Model:
 
     def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Width and height at which a picture of `size` is edited."""
-        return images.model_size(*size, self.resolution)
+        return sizes.model_size(*size, self.resolution)
 
     @property
     def map_level(self) -> int:

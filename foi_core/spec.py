@@ -16,6 +16,8 @@ Preset = Literal["default", "paper"]
 
 MAX_SUB_INSTRUCTIONS = 8
 MAX_TEXT_LENGTH = 500
+MAX_SPLIT_LENGTH = MAX_SUB_INSTRUCTIONS * MAX_TEXT_LENGTH
+"""Of a text that is to be split: no longer one has pieces that are all allowed."""
 MIN_SIDE = 16
 MAX_ASPECT = 8
 """IP2P's size rule makes the shorter side at least 64: up to 8:1 the longer stays below twice the model's own side."""
@@ -161,7 +163,10 @@ class EditSpec:
 
 def word_span(text: str, words: str) -> tuple[int, int] | None:
     """Where `words` stand in `text`, as whole words and in any case; None if they do not, or are blank."""
-    found = re.search(rf"(?<!\w){re.escape(words.strip())}(?!\w)", text, re.IGNORECASE) if words.strip() else None
+    wanted = words.strip()
+    if not wanted or len(wanted) > len(text):  # the pattern of a long one would be kept for the next time
+        return None
+    found = re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", text, re.IGNORECASE)
     return found.span() if found else None
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import dropwhile, pairwise
 
 from foi_core import words as w
-from foi_core.words import is_adjective, opening_length, tokenize
+from foi_core.spec import MAX_TEXT_LENGTH
+from foi_core.words import Token, is_adjective, opening_length, tokenize
 
 _STARTERS = r"\b(?:and|then|also|but|plus|after that|afterwards)\b|&"
 _ORDER = (
@@ -21,7 +22,7 @@ _ORDER = (
     r"|if (?:possible|you can))\b"
 )
 _ITEM = r"(?:step )?\(?(?:\d{1,2}[.):]|[a-h]\))(?=\s)"  # "1." or "a)" of a list
-_MARKS = rf"[,;.]+(?=\s|$)|(?<=[!?])\s+|\n|^[ \t]*[-*•–][ \t]+|^[ \t]*{_ITEM}"
+_MARKS = rf"(?<![,;.])[,;.]++(?=\s|$)|(?<=[!?])\s+|\n|^[ \t]*[-*•–][ \t]+|^[ \t]*{_ITEM}"
 
 
 def _joint_pattern(marks: str) -> re.Pattern[str]:
@@ -36,7 +37,7 @@ _JOINT = _joint_pattern(_MARKS)
 _JOINT_IN_LIST = _joint_pattern(rf"{_MARKS}|(?<=\s){_ITEM}")
 # What follows one of these is a clause, whatever its verb.
 _STRONG = re.compile(r"[\n;.!?]|\d|then|after|^\s*,\s*$", re.IGNORECASE)
-_QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”")
+_QUOTES = {'"': '"', "“": "”"}
 
 # Verbs that a second clause can leave out, and the words that lead to their result.
 _RESULT_WORDS = {
@@ -50,53 +51,114 @@ _TAKES_ADJECTIVE = w.COLOUR | {"make", "turn", "change"}
 
 
 def split_instruction(text: str) -> tuple[str, ...]:
-    """The sub-instructions of `text`, in order; () only for blank text. Splitting a piece again gives the piece."""
+    """The sub-instructions of `text`, in order; () only for blank text. Splitting a piece again gives the piece.
+
+    Time grows with the length of `text`. A piece that is longer than a sub-instruction may be is not cut further.
+    """
     if not text.strip():
         return ()
     pieces: list[str] = []
-    begin, verb = 0, ""  # of the piece that is being read; `verb` if it was left out
+    left = _Left(text)
     joints = [*_joints(text), (len(text), len(text))]
     for (start, end), (stop, _) in pairwise(joints):
-        left = f"{verb} {text[begin:start]}".strip()
+        left.read_to(start)
+        if left.too_long:
+            break
         found = _verb_of_next(left, text[start:end], text[end:stop])
         if found is not None:
-            pieces.append(left)
-            begin, verb = end, found
-    pieces.append(f"{verb} {text[begin:]}")
+            pieces.append(left.text)
+            left = _Left(text, end, found)
+    left.read_to(len(text), tokens=False)
+    pieces.append(left.text)
     cleaned = [piece.strip().rstrip(".,; \n\t") for piece in pieces]
     return tuple(piece for piece in cleaned if piece) or (text.strip(),)
 
 
+class _Left:
+    """The piece that is being read, from `begin` on, after the `verb` that it had left out. It grows joint by joint,
+    and only what is new is read again."""
+
+    def __init__(self, whole: str, begin: int = 0, verb: str = "") -> None:
+        self._whole, self._begin, self._verb, self._end = whole, begin, verb, begin
+        self._tokens: list[Token] = []
+        self._lows = [verb.lower()] if verb else []
+        self._opening = 0
+
+    @property
+    def text(self) -> str:
+        return f"{self._verb} {self._whole[self._begin : self._end]}".strip()
+
+    @property
+    def too_long(self) -> bool:
+        return bool(self._tokens) and self._tokens[-1].end - self._tokens[0].start > MAX_TEXT_LENGTH
+
+    @property
+    def request(self) -> list[str]:
+        """The words from the verb on, without the polite opening."""
+        return self._lows[opening_length(self._lows, begin=self._opening) :]
+
+    def read_to(self, end: int, *, tokens: bool = True) -> None:
+        """Goes on until `end`. Words that end within the last LOOKAHEAD letters may have been cut off there."""
+        cut = self._end - w.LOOKAHEAD
+        while self._tokens and self._tokens[-1].end > cut:
+            self._tokens.pop()
+            self._lows.pop()
+        if tokens:
+            new = tokenize(self._whole, self._tokens[-1].end if self._tokens else self._begin, end)
+            settled = len(self._lows)
+            self._tokens += new
+            self._lows += [token.low for token in new]
+            self._opening = opening_length(self._lows[:settled], begin=self._opening, whole=True)
+        self._end = end
+
+    def as_written(self, low: str) -> str:
+        """The first word whose comparable form is `low`."""
+        if self._verb.lower() == low:
+            return self._verb
+        return next(self._whole[token.start : token.end] for token in self._tokens if token.low == low)
+
+
 def _joints(text: str) -> Iterator[tuple[int, int]]:
-    quoted = [m.span() for m in _QUOTED.finditer(text)]
     pattern = _JOINT_IN_LIST if re.match(rf"\s*{_ITEM}", text, re.IGNORECASE) else _JOINT
+    quoted = _quoted(text)
+    start = end = -1
     for joint in pattern.finditer(text):
-        if not any(start < joint.start() < end for start, end in quoted):
+        while end <= joint.start():
+            start, end = next(quoted, (len(text), len(text) + 1))
+        if not start < joint.start():
             yield joint.span()
 
 
-def _verb_of_next(left: str, joint: str, right: str) -> str | None:
+def _quoted(text: str) -> Iterator[tuple[int, int]]:
+    """What stands in quotation marks, with them; a mark that is not closed opens nothing."""
+    begin, closed = 0, dict.fromkeys(_QUOTES, True)
+    for mark in re.finditer('["“]', text):
+        opening = mark.group()
+        if mark.start() < begin or not closed[opening]:
+            continue
+        end = text.find(_QUOTES[opening], mark.end())
+        if end < 0:
+            closed[opening] = False
+            continue
+        begin = end + 1
+        yield mark.start(), begin
+
+
+def _verb_of_next(left: _Left, joint: str, right: str) -> str | None:
     """None: no cut between `left` and `right` (up to the next joint). Else the verb that `right` needs back, or ""."""
-    if not _starts_clause(right, joint, left):
-        return _left_out_verb(left, right)
-    lows = _request(left)
+    thing = [t.low for t in tokenize(right)]
+    if not _starts_clause(thing, joint, left):
+        return _left_out_verb(left, thing)
+    lows = left.request
     aside = (
         joint.strip() == "," and lows and lows[0] in w.PREPOSITIONS | w.RELATIVES | {"instead"}
     )  # "on the left, add"
-    return None if left and (len(lows) < 2 or aside) else ""  # nor after the "copy" of "copy and paste the dog"
+    return None if left.text and (len(lows) < 2 or aside) else ""  # nor after the "copy" of "copy and paste the dog"
 
 
-def _request(text: str) -> list[str]:
-    """The words of `text` from its verb on, without the polite opening."""
-    lows = [t.low for t in tokenize(text)]
-    return lows[opening_length(lows) :]
-
-
-def _starts_clause(right: str, joint: str, left: str) -> bool:
-    """Whether `right` starts with a request that can follow `left`."""
-    lows = [t.low for t in tokenize(right)]
-    while lows and lows[0] in w.FILLERS:
-        lows = lows[1:]
+def _starts_clause(lows: list[str], joint: str, left: _Left) -> bool:
+    """Whether `lows`, words, start with a request that can follow `left`."""
+    lows = list(dropwhile(w.FILLERS.__contains__, lows))
     if len(lows) < 2:
         return False
     first, second = lows[:2]
@@ -106,7 +168,7 @@ def _starts_clause(right: str, joint: str, left: str) -> bool:
     if first in w.ASKING:
         return plain_object
     if first in w.DETERMINERS:  # a statement: "the cat should be a tiger", or "the cat was a tiger" after another one
-        before = _request(left)[:1]
+        before = left.request[:1]
         signs = w.MODALS | w.BE if before and before[0] not in w.LEADS else w.MODALS
         return bool(signs.intersection(lows[2:6]))
     if w.LEADS.get(first) == first:
@@ -114,21 +176,20 @@ def _starts_clause(right: str, joint: str, left: str) -> bool:
             return second in w.DEFINITE | w.PRONOUNS
         return plain_object or first not in w.AMBIGUOUS
     if first in w.LEADS:  # "how about adding a hat and removing the scarf?", but not "a man painting the wall"
-        return any(w.LEADS.get(low, low) != low for low in _request(left)[:1])
+        return any(w.LEADS.get(low, low) != low for low in left.request[:1])
     closed = w.PRONOUNS | w.PREPOSITIONS | w.RELATIVES | w.BE | w.ADVERBS | w.HOLD
     unknown_verb = plain_object and first not in closed and not first.endswith(("ly", "ing", "ed"))
     return unknown_verb and bool(_STRONG.search(joint))
 
 
-def _left_out_verb(left: str, right: str) -> str | None:
-    """The verb, as written in `left`, that `right` needs to stand by itself; None if `right` is no such clause."""
-    thing = [t.low for t in tokenize(right)]
+def _left_out_verb(left: _Left, thing: list[str]) -> str | None:
+    """The verb, as written in `left`, that `thing`, words, needs to stand by itself; None if it is no such clause."""
     if len(thing) < 3 or not (thing[0] in w.DETERMINERS or thing[0].endswith("'s")):
         return None
-    verb, *rest = _request(left) or [""]
-    if not (_has_result(verb, rest) and _has_result(verb, thing)):
+    verb, *rest = left.request or [""]
+    if not (_has_result(verb, thing) and _has_result(verb, rest)):
         return None
-    return next(left[t.start : t.end] for t in tokenize(left) if t.low == verb)
+    return left.as_written(verb)
 
 
 def _has_result(verb: str, lows: list[str]) -> bool:

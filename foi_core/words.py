@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 def _set(words: str) -> frozenset[str]:
@@ -170,17 +171,28 @@ class Token:
     end: int
 
 
-def tokenize(text: str) -> list[Token]:
-    """Words keep their apostrophes and hyphens ("man's", "t-shirt", "dogs'")."""
-    pattern = r"\w+(?:['’\-]+\w+)*(?:(?<=[sS])['’](?=\s\w))?|[^\w\s]"
-    return [Token(m.group().lower().replace("’", "'"), m.start(), m.end()) for m in re.finditer(pattern, text)]
+LOOKAHEAD = 2
+"""How many letters behind its end a token depends on."""
+_TOKEN = re.compile(r"\w+(?:['’\-]+\w+)*(?:(?<=[sS])['’](?=\s\w))?|[^\w\s]")
 
 
-def opening_length(words: list[str], fillers: bool = True) -> int:
-    """How many first words only ask politely or wonder ("could you please", "I'd like", "what if")."""
-    count = 0
-    while count < len(words):
-        polite = _OPENINGS.match(" ".join(words[count : count + 20]))
+def tokenize(text: str, begin: int = 0, end: int | None = None) -> list[Token]:
+    """The tokens of `text` from `begin` on, up to `end`. Words keep their apostrophes and hyphens ("man's", "t-shirt",
+    "dogs'")."""
+    found = _TOKEN.finditer(text, begin, len(text) if end is None else end)
+    return [Token(m.group().lower().replace("’", "'"), m.start(), m.end()) for m in found]
+
+
+_OPENING_WORDS = 20
+"""The longest polite opening, about."""
+
+
+def opening_length(words: list[str], fillers: bool = True, begin: int = 0, *, whole: bool = False) -> int:
+    """How many first words only ask politely or wonder ("could you please", "I'd like", "what if"). The `begin` of them
+    are known to; `whole`: more words are to come, and what depends on them is left open."""
+    count = begin
+    while count < len(words) - (_OPENING_WORDS if whole else 0):
+        polite = _OPENINGS.match(" ".join(words[count : count + _OPENING_WORDS]))
         if polite:
             count += len(polite.group().split())
         elif fillers and (words[count] in FILLERS or not words[count][0].isalnum()):
@@ -203,6 +215,7 @@ LEADS = {
 }
 
 
+@lru_cache(4096)
 def is_adjective(word: str) -> bool:
     """Known adjectives and colours, their comparatives and superlatives, and the endings that nouns hardly have."""
     if word in COLOURS or word in _BASES or re.search(r"(less|ous|ish|-\w+ed|-like)$", word):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import obstore
 from obstore.exceptions import BaseError as StoreError
@@ -19,8 +20,13 @@ from jobs.object_store import Probe, RemoteStore, StoreSettingError, check_setti
 from jobs.records import StoredFile
 from jobs.settings import Settings
 
+if TYPE_CHECKING:  # it is no more than a type
+    from obstore import Attributes
+
 BLOCK = 4096
 DEPLOYMENT_FILE = "deployment"
+CHUNK = 3 * 2**19
+"""Bytes of a file that are read at once; a multiple of 3, so that base64 can be joined."""
 
 
 class BlobStore:
@@ -49,7 +55,8 @@ class BlobStore:
         check_setting(settings.store, blobs.check_writable)
         return blobs
 
-    def put_input(self, edit_id: str, name: str, data: bytes, media_type: str) -> StoredFile:
+    def put_input(self, edit_id: str, name: str, data: bytes | BinaryIO, media_type: str) -> StoredFile:
+        """A file is stored from its beginning, a part at a time."""
         return self._put(f"{edit_id}/in/{name}", data, media_type)
 
     def put_output(self, edit_id: str, attempt: int, name: str, data: bytes, media_type: str) -> StoredFile:
@@ -60,6 +67,14 @@ class BlobStore:
         """Raises FileNotFoundError."""
         with self._telling():
             return bytes(obstore.get(self._store, key).bytes())
+
+    def read(self, stored: StoredFile) -> Iterator[bytes]:
+        """The file's bytes, CHUNK at a time: each chunk is asked for by itself, so that a slow reader outlives no time
+        limit of the store. Raises FileNotFoundError."""
+        for start in range(0, stored.size, CHUNK):
+            length = min(CHUNK, stored.size - start)
+            with self._telling():
+                yield bytes(obstore.get_range(self._store, stored.key, start=start, length=length))
 
     def path(self, key: str) -> Path | None:
         """Where a file of a local store is, so that the HTTP service can send it in ranges; None in a bucket."""
@@ -106,13 +121,22 @@ class BlobStore:
         obstore.put(self._store, "probe", b"")
         obstore.delete(self._store, "probe")
 
-    def _put(self, key: str, data: bytes, media_type: str) -> StoredFile:
+    def _put(self, key: str, data: bytes | BinaryIO, media_type: str) -> StoredFile:
+        if isinstance(data, bytes):
+            digest, size = hashlib.sha256(data), len(data)
+        else:
+            size = data.seek(0, os.SEEK_END)
+            data.seek(0)
+            digest = hashlib.file_digest(data, "sha256")  # type: ignore[arg-type]  # it wants no more than we have
+            data.seek(0)
         with self._telling():
             if self.root:
-                obstore.put(self._store, key, data, use_multipart=False)
+                in_one = isinstance(data, bytes) or size <= CHUNK
+                obstore.put(self._store, key, data, use_multipart=not in_one, max_concurrency=1)
             else:  # in parts where it is large, so that each has the whole time of a request
-                obstore.put(self._store, key, data, attributes={"Content-Type": media_type})
-        return StoredFile(key=key, media_type=media_type, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+                attributes: Attributes = {"Content-Type": media_type}
+                obstore.put(self._store, key, data, attributes=attributes, max_concurrency=2)
+        return StoredFile(key=key, media_type=media_type, sha256=digest.hexdigest(), size=size)
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

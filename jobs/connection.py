@@ -7,7 +7,7 @@ from typing import Any
 from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -19,7 +19,8 @@ QUICK_RETRIES = 1
 
 
 def connect(url: str, *, patient: bool = False, decode: bool = False) -> Redis:
-    """A client with its own pool. `patient`: a worker's, which waits about two minutes for Redis to come back.
+    """A client with its own pool. `patient`: a worker's, which waits about two minutes for Redis to come back, or to
+    have memory again.
 
     RQ needs bytes, our own keys are text (`decode`). RQ also changes its pool's socket timeout, hence one client for
     each worker thread.
@@ -28,7 +29,7 @@ def connect(url: str, *, patient: bool = False, decode: bool = False) -> Redis:
     cap = 2.0 if patient else 0.2
     options: dict[str, Any] = {
         "retry": Retry(ExponentialBackoff(cap=cap, base=0.1), retries),
-        "retry_on_error": [RedisConnectionError, RedisTimeoutError],
+        "retry_on_error": [RedisConnectionError, RedisTimeoutError, *([OutOfMemoryError] if patient else [])],
         "socket_timeout": 10,
         "decode_responses": decode,
     }

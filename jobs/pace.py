@@ -13,14 +13,13 @@ from jobs.records import EditRecord
 
 _LAST = "foi:pace"
 _KEPT = 32
+# The list is cut first: a Redis that is full would refuse the other order, and with it the end of an edit.
+_REMEMBER = "redis.call('LTRIM', KEYS[1], 0, ARGV[2]); redis.call('LPUSH', KEYS[1], ARGV[1])"
 
 
 def remember(redis: Redis, run_ms: int) -> None:
     """An edit has run for so long."""
-    with redis.pipeline(transaction=False) as pipeline:
-        pipeline.lpush(_LAST, run_ms)
-        pipeline.ltrim(_LAST, 0, _KEPT - 1)
-        pipeline.execute()
+    redis.eval(_REMEMBER, 1, _LAST, run_ms, _KEPT - 2)
 
 
 def estimate(redis: Redis, queue: EditQueue, record: EditRecord) -> tuple[int | None, int | None]:

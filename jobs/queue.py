@@ -196,7 +196,7 @@ class EditQueue:
 
     def position(self, edit_id: str, priority: Priority) -> int | None:
         """1: the next one; None: it does not wait."""
-        with self._redis.pipeline(transaction=True) as pipeline:
+        with self._redis.pipeline(transaction=False) as pipeline:
             for one in PRIORITIES[: PRIORITIES.index(priority)]:
                 pipeline.llen(self._queues[one].key)
             pipeline.lpos(self._queues[priority].key, edit_id)

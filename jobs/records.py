@@ -23,6 +23,10 @@ OutputFormat = Literal["png", "jpeg", "webp"]
 OutputSize = Literal["input", "model"]
 EndEvent = Literal["edit.succeeded", "edit.failed", "edit.canceled"]
 MEDIA_TYPES: dict[OutputFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+MAX_SIDES: dict[OutputFormat, int] = {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383}
+"""Pixels that a side may have, as each format or its usual encoder allows it."""
+LOSSY_QUALITY = 95
+"""Of a JPEG or WEBP, where nothing else is asked for."""
 INPUT_FILE = "input.png"
 """The picture as the model is shown it; made when somebody fetches it."""
 UPLOAD = "upload"
@@ -92,12 +96,14 @@ class EditInput(Record):
     n: int = 1
     output_size: OutputSize = "input"
     output_format: OutputFormat
+    output_quality: int | None = None
     width: int
     height: int
 
     @classmethod
     def from_spec(cls, spec: EditSpec, instructions: Sequence[Instruction], **rest: Any) -> EditInput:
-        """`rest`: seed, n, output_size, output_format, width and height, and threshold_used once it is known."""
+        """`rest`: seed, n, output_size, output_format, output_quality, width and height, and threshold_used once it is
+        known."""
         numbers = {name: getattr(spec, name) for name in cls.model_fields.keys() & EditSpec.__dataclass_fields__.keys()}
         return cls(**{**numbers, **rest, "instructions": tuple(instructions)})
 

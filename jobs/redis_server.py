@@ -29,6 +29,8 @@ from jobs.settings import Settings
 MIN_VERSION = (6, 2)
 MAX_SOCKET_PATH = 100
 """The kernel allows 107 bytes for a socket's path; Redis needs a few for its temporary name."""
+MAX_MEMORY = "512mb"
+"""Records of some 50,000 edits."""
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 10
 REVIVE_S = 0.1
@@ -134,7 +136,8 @@ class EmbeddedRedis:
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": "",  # no snapshots beside the log; and a server whose folder is gone can end
-            "maxmemory-policy": "noeviction",
+            "maxmemory": MAX_MEMORY,
+            "maxmemory-policy": "noeviction",  # what is refused can be sent again; what is evicted is lost
             "logfile": self.folder / "redis.log",
         }
         command = [str(binary), *(str(word) for name, value in options.items() for word in (f"--{name}", value))]

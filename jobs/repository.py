@@ -28,6 +28,9 @@ TOMBSTONE_DAYS = 7
 MAX_EVENTS = 512
 """Of one edit, about; older ones are trimmed: a progress that was passed is worth nothing."""
 
+PREVIEW_S = 60
+"""How long the last preview of an edit is kept; its event in the stream only says that there was one."""
+
 DUE = "foi:webhooks:due"
 """Sorted set of the edits of whose end a webhook is to tell, by the time of its next try in seconds."""
 DELETED_S = 60
@@ -40,6 +43,8 @@ PAGE_BATCH, PAGE_SCAN = 100, 1000
 
 # A client that misses the answer to a script sends it again: the second time it must say the same and change nothing.
 # Keys are also named inside the scripts, from what the record holds: one Redis, not a cluster.
+# A Redis that is full refuses a script whose first write needs memory, and lets all others go on. So what takes an edit
+# in begins with such a write, and what brings one on or ends it does not: work that was accepted gets its end.
 _PRELUDE = f"""
 local function tell(kind, data)
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', {MAX_EVENTS}, '*', 'type', kind, 'data', data)
@@ -60,11 +65,11 @@ _CREATE = f"""
 local id, owner, moment, active = ARGV[1], ARGV[2], tonumber(ARGV[3]), 'foi:active:' .. ARGV[2]
 if redis.call('EXISTS', KEYS[3]) == 1 then return 1 end
 if ARGV[8] ~= '' and (redis.call('GET', KEYS[4]) or ARGV[8]) ~= ARGV[8] then return -1 end
-local time = redis.call('TIME')[1] * 1e6
-redis.call('ZREMRANGEBYSCORE', active, '-inf', time)
-if tonumber(ARGV[4]) > 0 and redis.call('ZCARD', active) >= tonumber(ARGV[4]) then return 0 end
+local time, most = redis.call('TIME')[1] * 1e6, tonumber(ARGV[4])
+if most > 0 and redis.call('ZCOUNT', active, '(' .. time, '+inf') >= most then return 0 end
 local kept, tombstone, place = tonumber(ARGV[5]), ARGV[6], 10 + ARGV[9]
 redis.call('HSET', KEYS[1], 'owner', owner, 'status', 'queued', 'attempt', 0, 'deaths', 0, unpack(ARGV, 10, place - 1))
+redis.call('ZREMRANGEBYSCORE', active, '-inf', time)
 redis.call('EXPIRE', KEYS[1], kept)
 redis.call('SET', KEYS[3], owner, 'EX', tombstone)
 redis.call('ZADD', active, time + kept * 1e6, id)
@@ -97,15 +102,20 @@ redis.call('HSET', KEYS[1], 'starter', ARGV[2])
 redis.call('HINCRBY', KEYS[1], 'deaths', 1)
 return redis.call('HINCRBY', KEYS[1], 'attempt', 1)
 """
-_REPORT = """
+_REPORT = f"""
 if attempt ~= ARGV[1] then return 0 end
 if status == 'canceling' then return 2 end
 if status ~= 'running' then return 0 end
 if redis.call('HGET', KEYS[1], 'progress') ~= ARGV[2] then
-  redis.call('HSET', KEYS[1], 'progress', ARGV[2])
+  if type(redis.pcall('HSET', KEYS[1], 'progress', ARGV[2])) == 'table' then return 1 end
   tell('progress', ARGV[2])
 end
-if ARGV[3] ~= '' then tell('preview', ARGV[3]) end
+if ARGV[3] ~= '' then
+  local shown = redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', {MAX_EVENTS}, '*', 'type', 'preview', 'data', '{{}}')
+  if type(shown) == 'string' then
+    redis.call('SET', 'foi:preview:' .. ARGV[4], shown .. ' ' .. ARGV[3], 'EX', {PREVIEW_S})
+  end
+end
 return 1
 """
 # A cancel that was accepted wins over an outcome that comes after it.
@@ -113,6 +123,7 @@ _COMMIT = f"""
 if redis.call('HGET', KEYS[1], 'outcome') == ARGV[3] then return 1 end
 if status ~= 'queued' and status ~= 'running' and status ~= 'canceling' then return 0 end
 if ARGV[1] ~= '' and attempt ~= ARGV[1] then return 0 end
+redis.call('EXPIRE', KEYS[1], ARGV[6])
 if status == 'queued' then withdraw(ARGV[8], priority()) end
 local new, outcome, stays = ARGV[2], ARGV[3], 1
 if status == 'canceling' and new ~= 'canceled' then new, outcome, stays = 'canceled', ARGV[4], 0 end
@@ -125,7 +136,6 @@ for name, amount in pairs(cjson.decode(ARGV[stays == 1 and 9 or 10])) do
   redis.pcall('HINCRBYFLOAT', '{metrics.COUNTS}', name, amount)
 end
 tell('done', cjson.encode({{status = new}}))
-redis.call('EXPIRE', KEYS[1], ARGV[6])
 redis.call('EXPIRE', KEYS[2], ARGV[6])
 redis.call('EXPIRE', KEYS[3], ARGV[7])
 redis.call('ZREM', 'foi:active:' .. (redis.call('HGET', KEYS[1], 'owner') or ''), ARGV[8])
@@ -137,8 +147,8 @@ return stays
 _RELEASE = """
 if ARGV[1] ~= '' and attempt ~= ARGV[1] then return 0 end
 if status ~= 'running' and status ~= 'canceling' then return 0 end
-if ARGV[2] == '1' then redis.call('HINCRBY', KEYS[1], 'deaths', -1) end
 redis.call('HDEL', KEYS[1], 'progress', 'started_at')
+if ARGV[2] == '1' then redis.call('HINCRBY', KEYS[1], 'deaths', -1) end
 if status == 'running' then status_is('queued') end
 return 1
 """
@@ -148,7 +158,7 @@ local owner = redis.call('HGET', KEYS[1], 'owner')
 redis.call('ZREM', '{OWNERS}' .. owner, ARGV[1])
 redis.call('ZREM', '{OWNERS}{ALL_OWNERS}', ARGV[1])
 withdraw(ARGV[1], priority())
-redis.call('DEL', KEYS[1])
+redis.call('DEL', KEYS[1], 'foi:preview:' .. ARGV[1])
 redis.call('EXPIRE', KEYS[2], {DELETED_S})
 return 1
 """
@@ -317,7 +327,7 @@ class EditRepository:
         with self.redis.pipeline(transaction=False) as pipeline:
             for one in reports:
                 preview = json.dumps({"url": one.preview}) if one.preview else ""
-                args: list[str | int] = [one.attempt, one.progress.model_dump_json(), preview]
+                args: list[str | int] = [one.attempt, one.progress.model_dump_json(), preview, one.edit_id]
                 self._report(keys=_keys(one.edit_id), args=args, client=pipeline)
             return [Reply(int(reply)) for reply in pipeline.execute()]
 
@@ -365,7 +375,7 @@ class EditRepository:
 
     def keep(self, edit_id: str, seconds: float) -> None:
         """The retention of an edit that has ended counts from so many seconds from now, unless it ends later anyhow."""
-        expires_at = self._expiry(now()) + timedelta(seconds=seconds)
+        expires_at = self._expiry(self.now()) + timedelta(seconds=seconds)
         kept_s = self.retention_s + math.ceil(seconds)
         args: list[int | str] = [kept_s, expires_at.isoformat(), kept_s + TOMBSTONE_DAYS * 86_400]
         self._keep(keys=_keys(edit_id), args=args)
@@ -402,6 +412,11 @@ def events_key(edit_id: str) -> str:
 def tombstone_key(edit_id: str) -> str:
     """There from an edit's creation until long after its record is gone: whose it was."""
     return f"foi:tombstone:{edit_id}"
+
+
+def preview_key(edit_id: str) -> str:
+    """The last preview of an edit: the id of its event, and the event's data as JSON."""
+    return f"foi:preview:{edit_id}"
 
 
 def _keys(edit_id: str) -> tuple[str, str, str]:

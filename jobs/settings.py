@@ -93,7 +93,11 @@ class Settings(BaseSettings):
     )
     max_outputs: int = Field(default=8, ge=1, le=64, description="Largest `n`: outputs of one edit.")
     max_body_bytes: int = Field(default=20 * 2**20, ge=1024, description="Largest request body, in bytes.")
-    max_pixels: int = Field(default=40_000_000, ge=256, description="Largest picture, in pixels after decoding.")
+    max_pixels: int = Field(
+        default=40_000_000,
+        ge=256,
+        description="Largest picture, in pixels after decoding. The HTTP service needs 12 bytes for each, once.",
+    )
     upload_timeout_s: int = Field(
         default=60, ge=1, description="A body that has not arrived after so many seconds gets 408."
     )

@@ -58,6 +58,7 @@ class InputView(BaseModel):
     n: int
     output_size: OutputSize
     output_format: OutputFormat
+    output_quality: int | None = Field(description="Of a jpeg or webp, where the caller gave one.")
     width: int
     height: int
 

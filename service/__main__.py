@@ -10,7 +10,7 @@ import sys
 
 from uvicorn.config import STARTUP_FAILURE
 
-from jobs import logs
+from jobs import logs, processes
 from jobs.keys import AuthUndecidedError, keys_on
 from jobs.object_store import StoreSettingError
 from jobs.redis_server import RedisUnavailableError, running_redis
@@ -21,6 +21,7 @@ from service.telemetry import TelemetryUnavailableError
 
 
 def main() -> int:
+    processes.map_large_blocks()
     settings = Settings()
     logs.configure(settings)
     logging.getLogger("uvicorn.access").addFilter(_is_no_probe)

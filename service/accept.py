@@ -8,10 +8,11 @@ from functools import partial
 from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Request
 
-from service import lookup
+from service import lookup, parsing
 from service.auth import Caller
 from service.fetch import fetch_image
 from service.forms import Form
+from service.images import Reader
 from service.problems import Problem
 from service.submit import Begun
 
@@ -25,17 +26,30 @@ async def submit(request: Request, caller: Caller, form: Form, *, masks_only: bo
     begun = await lookup.in_thread(partial(intake.begin, form, caller.owner, key, masks_only=masks_only))
     if begun.replayed:
         return begun
-    limiter: CapacityLimiter = request.app.state.decoders
+    limiter: CapacityLimiter = request.app.state.storers
     try:
         await lookup.in_thread(intake.check_room)
         if begun.request.image_url is not None:
             form.files["image"] = await fetch_image(begun.request.image_url, intake.settings)
-        record = await to_thread.run_sync(partial(intake.finish, begun, form), limiter=limiter)
+        size = await _check_pictures(request.app.state.pictures, begun.request, form)
+        record = await to_thread.run_sync(partial(intake.finish, begun, form, size), limiter=limiter)
     except BaseException:
         with CancelScope(shield=True):
             await lookup.in_thread(partial(intake.abandon, begun))
         raise
     return replace(begun, record=record)
+
+
+async def _check_pictures(reader: Reader, request: parsing.Request, form: Form) -> tuple[int, int]:
+    """The size of the one to edit. Leaves masks in the form as they are to be stored. Raises the Problem."""
+    size = await reader.check(form.files["image"])
+    parsing.check_encoder(request, size)
+    for name in dict.fromkeys(request.masks):
+        if name is not None:
+            sent = form.files[name]
+            form.files[name] = await reader.mask(sent, size, name)
+            await sent.close()
+    return size
 
 
 def _idempotency_key(request: Request) -> str | None:

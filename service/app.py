@@ -34,6 +34,7 @@ from service import (
 )
 from service.auth import Guard
 from service.events import EventHub
+from service.images import Reader
 from service.requests import LastAnswers, LoopbackHosts, OwnPages, RequestIds, allow_origins
 from service.submit import Intake
 
@@ -87,7 +88,8 @@ def create_app(settings: Settings, redis_url: str) -> FastAPI:
     )
     app.state.events = events
     app.state.auth = guard
-    app.state.decoders = CapacityLimiter(edits.DECODERS)
+    app.state.pictures = Reader(settings.max_pixels)
+    app.state.storers = CapacityLimiter(edits.STORERS)
     app.state.viewers = CapacityLimiter(files.VIEWERS)
     problems.install(app)
     app.add_exception_handler(stream.NothingFollowsError, stream.nothing_follows)

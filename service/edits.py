@@ -24,8 +24,8 @@ MAX_WAIT_S = 60
 MAX_PAGE = 100
 LISTEN_S = 1.0
 """How soon a caller that has left is noticed."""
-DECODERS = 4
-"""Pictures that are decoded at once: a limit on memory, a 40-megapixel picture takes some 250 MB on its way in."""
+STORERS = 32
+"""Edits that are stored at once. A store that is slow holds these threads, and no others."""
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
 

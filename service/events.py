@@ -17,7 +17,7 @@ from redis.backoff import ExponentialBackoff
 
 from jobs.connection import QUICK_RETRIES, RedisError
 from jobs.logs import get_logger
-from jobs.repository import events_key
+from jobs.repository import events_key, preview_key
 
 CONNECTIONS = 32
 """To Redis: one for the reader, the others are each needed for a moment only."""
@@ -169,6 +169,17 @@ class EventHub:
     async def since(self, edit_id: str, after: Position) -> list[Event]:
         """All events after `after` that are still there, the oldest first."""
         return _events(await self._redis.xrange(events_key(edit_id), f"({after}"))
+
+    async def shown(self, edit_id: str, event: Event) -> Event | None:
+        """The event with its data. None for a preview that a later one has replaced, or that is too old."""
+        if event.type != "preview" or event.data != "{}":
+            return event
+        try:
+            kept: Any = await self._redis.get(preview_key(edit_id))
+        except RedisError:
+            return None  # a stream need not end for the want of a preview
+        event_id, _, data = str(kept or "").partition(" ")
+        return event._replace(data=data) if event_id == event.id else None
 
     async def knows(self, edit_id: str, position: Position) -> bool:
         """Whether the event is still there."""

@@ -11,11 +11,12 @@ from typing import Any, TypeVar, get_args
 from foi_core.errors import InvalidParameter
 from foi_core.spec import PRESETS, RANGES, EditSpec
 from jobs.queue import PRIORITIES
-from jobs.records import MEDIA_TYPES, EndEvent, OutputSize
+from jobs.records import LOSSY_QUALITY, MEDIA_TYPES, EndEvent, OutputSize
 
 MAX_METADATA_BYTES = 4096
 MAX_JSON_DEPTH = 32
 MAX_DEADLINE_S = 86_400
+MAX_QUALITY = 100
 EDIT_METHODS = ("foi", "ip2p")
 OUTPUT_SIZES: tuple[str, ...] = get_args(OutputSize)
 END_EVENTS: tuple[str, ...] = get_args(EndEvent)
@@ -74,6 +75,13 @@ def deadline(name: str, text: str) -> int:
     if not 1 <= seconds <= MAX_DEADLINE_S:
         raise InvalidParameter(name, seconds, f"seconds from 1 to {MAX_DEADLINE_S}")
     return seconds
+
+
+def quality(name: str, text: str) -> int:
+    percent = whole(name, text)
+    if not 0 <= percent <= MAX_QUALITY:
+        raise InvalidParameter(name, percent, f"a whole number from 0 to {MAX_QUALITY}")
+    return percent
 
 
 def boolean(name: str, text: str) -> bool:
@@ -306,6 +314,16 @@ OTHER_FIELDS = (
         "output_format",
         one_of(*MEDIA_TYPES),
         {"type": "string", "enum": list(MEDIA_TYPES), "default": "png", "description": "jpeg and webp are lossy."},
+    ),
+    Field(
+        "output_quality",
+        quality,
+        {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": MAX_QUALITY,
+            "description": f"Of a jpeg or webp: less makes a smaller file. Default: {LOSSY_QUALITY}.",
+        },
     ),
     Field(
         "metadata",

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, cast
 
-from anyio import to_thread
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse, RedirectResponse
-from starlette.datastructures import MutableHeaders
+from fastapi.responses import FileResponse, RedirectResponse, StreamingResponse
+from starlette.datastructures import MutableHeaders, UploadFile
 
-from jobs import pictures
-from jobs.blobs import BlobStore
+from jobs.blobs import CHUNK, BlobStore
 from jobs.records import INPUT_FILE, StoredFile, Submission
 from service import auth, conditional, lookup, openapi
+from service.images import IN_MEMORY_BYTES, Reader
 from service.problems import Problem
 
 router = APIRouter(tags=["edits"])
@@ -63,18 +64,31 @@ async def _input(request: Request, submission: Submission) -> Response:
     headers = {"ETag": f"W/{etag}", "Cache-Control": "private, max-age=3600", **_SAFE}
     if conditional.unchanged(request, etag):
         return Response(status_code=304, headers=headers)
-    make = partial(_as_png, lookup.intake(request).blobs, submission)
-    png = await to_thread.run_sync(make, limiter=request.app.state.viewers)
-    return Response(png, headers=headers, media_type="image/png")
+    reader: Reader = request.app.state.pictures
+    async with request.app.state.viewers:
+        upload = await lookup.in_thread(partial(_fetched, lookup.intake(request).blobs, submission.upload))
+        try:
+            png = await reader.as_png(upload, submission.input.width * submission.input.height)
+        finally:
+            await upload.close()
+    headers["Content-Length"] = str(png.size)
+    return StreamingResponse(_pieces(png.file), headers=headers, media_type="image/png")
 
 
-def _as_png(blobs: BlobStore, submission: Submission) -> bytes:
+def _fetched(blobs: BlobStore, stored: StoredFile) -> UploadFile:
+    """The file, on the disk where it is large."""
+    upload = SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115
     try:
-        upload = blobs.get(submission.upload.key)
+        for piece in blobs.read(stored):
+            upload.write(piece)
     except FileNotFoundError:
         raise Problem("not-found", GONE) from None
-    size = submission.input.width, submission.input.height
-    return pictures.to_png(pictures.read_picture(io.BytesIO(upload), max_pixels=size[0] * size[1]))
+    return UploadFile(cast(BinaryIO, upload))
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        yield from iter(partial(file.read, CHUNK), b"")
 
 
 def _elsewhere(request: Request, stored: StoredFile) -> Response:

@@ -40,7 +40,7 @@ class Form:
 
     def fingerprint(self, *context: object) -> str:
         """Stands for everything in it that makes a difference, and for the `context`: SHA-256."""
-        files = {name: hashlib.sha256(file.file.read()).hexdigest() for name, file in self.files.items()}
+        files = {name: hashlib.file_digest(file.file, "sha256").hexdigest() for name, file in self.files.items()}  # type: ignore[arg-type]
         for file in self.files.values():
             file.file.seek(0)
         return hashlib.sha256(json.dumps([self.texts, files, *context], sort_keys=True).encode()).hexdigest()

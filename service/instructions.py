@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -10,6 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from foi_core.keywords import find_keyword
 from service import auth, forms, lookup, openapi, parsing
+from service.forms import Form
 
 _FIELDS = openapi.CREATE_EDIT["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
 _FORM: dict[str, Any] = {
@@ -69,8 +71,12 @@ async def read_instructions(request: Request, _: auth.Submitter) -> Response | S
     except ClientDisconnect:
         return Response(status_code=400)  # nobody is there to read it
     try:
-        parts = await lookup.in_thread(lambda: parsing.parse_texts(form))
+        return await lookup.in_thread(partial(_read, form))
     finally:
         await forms.close(form)
+
+
+def _read(form: Form) -> SplitInstructions:
+    parts = parsing.parse_texts(form)
     found = [SplitInstruction(text=part.text, keyword=part.keyword or find_keyword(part.text)) for part in parts]
     return SplitInstructions(instructions=found)

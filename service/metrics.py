@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import get_args
+from typing import Any, get_args
 
 from anyio import move_on_after, to_thread
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -125,7 +125,8 @@ class Monitor:
 
     def text(self) -> bytes:
         """Raises RedisError."""
-        self.tally.flush(self._redis)
+        with suppress(RedisError):  # a Redis that is full can still be read, and must be seen to be full
+            self.tally.flush(self._redis)
         return generate_latest(self)
 
     def collect(self) -> Iterator[Metric]:
@@ -138,6 +139,7 @@ class Monitor:
                 pipeline.zcard(key)
             counts, webhooks, *depths = pipeline.execute()
         yield _depth(depths)
+        yield from self._memory()
         yield from self._workers(presence.present(self._redis))
         values = _by_name(counts)
         for name, (text, labels) in _COUNTERS.items():
@@ -146,6 +148,12 @@ class Monitor:
             yield _histogram(name, text, labels, edges, values[name])
         attempts: Values = {(outcome,): float(webhooks.get(outcome, 0)) for outcome in _WEBHOOK_OUTCOMES}
         yield _counter("webhook_attempts", "Deliveries of webhooks that were tried.", ("outcome",), attempts)
+
+    def _memory(self) -> Iterator[Metric]:
+        memory: Any = self._redis.info("memory")
+        yield GaugeMetricFamily("foi_redis_used_bytes", "Memory of Redis that is in use.", memory["used_memory"])
+        limit = memory.get("maxmemory", 0)
+        yield GaugeMetricFamily("foi_redis_limit_bytes", "At which Redis refuses writes; 0: never.", limit)
 
     def _workers(self, workers: Sequence[presence.WorkerPresence]) -> Iterator[Metric]:
         states = Counter(worker.state for worker in workers)

@@ -6,31 +6,28 @@ Only translated here. The edit is taken in, run and kept as every other is.
 from __future__ import annotations
 
 import base64
-import io
 import json
 import re
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.routing import APIRoute
-from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 
 from foi_core.errors import InvalidParameter
-from foi_core.splitting import split_instruction
-from jobs import pictures
 from jobs.blobs import BlobStore
 from jobs.interrupted import InterruptedEdits
 from jobs.logs import get_logger
-from jobs.records import EditRecord, Outcome
+from jobs.records import EditRecord, Outcome, StoredFile
 from jobs.views import view
-from service import accept, auth, edits, forms, images, lookup
-from service.fields import SCALARS
+from service import accept, auth, edits, forms, lookup, parsing
+from service.fields import MAX_QUALITY, SCALARS, quality
 from service.forms import Form
+from service.images import Reader
 from service.problems import Problem, invalid
 from service.submit import Intake
 
@@ -45,15 +42,23 @@ HINTS: dict[str, Collection[str]] = {
     "complexity": ("low", "medium", "high"),
     "input_fidelity": ("low", "high"),
     "moderation": ("auto", "low"),
-    "output_compression": (),
     "background": ("auto", "opaque"),
     "stream": ("false",),
     "partial_images": ("0",),
 }
 """OpenAI's fields that make no difference here. Values that would are refused; empty: there are none."""
-THEIRS: dict[str, Collection[str]] = {"prompt": (), "size": (), "response_format": RESPONSE_FORMATS, **HINTS}
-OURS = SCALARS.keys() - {"image_url"}
+THEIRS: dict[str, Collection[str]] = {
+    "prompt": (),
+    "size": (),
+    "response_format": RESPONSE_FORMATS,
+    "output_compression": (),
+    **HINTS,
+}
+OURS = SCALARS.keys() - {"image_url", "output_quality"}
 KNOWN = f"a known field: image and mask as files, {', '.join(sorted(THEIRS.keys() | OURS))}"
+
+_OPEN, _CLOSE = '{"b64_json": "', '"}'
+_EMPTY = _OPEN + _CLOSE
 
 _STATUS = {410: 404, 415: 400, 422: 400}
 _CODES = {"unauthorized": "invalid_api_key", "quota-exceeded": "rate_limit_exceeded"}
@@ -90,6 +95,12 @@ _FORM = {
         "prompt": {"type": "string", "description": "What to change."},
         "mask": {**_PICTURE, "description": "Of the picture's size; only where it is fully transparent may change."},
         "size": {"type": "string", "description": "`auto`, or the picture's own: the result has it."},
+        "output_compression": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": MAX_QUALITY,
+            "description": "Of a jpeg or webp: as `output_quality` of `POST /v1/edits`. A png has 100.",
+        },
         "response_format": {"type": "string", "enum": [*RESPONSE_FORMATS], "default": RESPONSE_FORMATS[0]},
         **{name: SCALARS[name].schema for name in sorted(OURS)},
     },
@@ -147,14 +158,13 @@ async def edit_image(request: Request, caller: auth.Submitter) -> Response:
     except ClientDisconnect:
         return Response(status_code=400)  # nobody is there to read it
     try:
-        theirs = _their_fields(form)
-        translate = partial(_translated, form, theirs, intake.settings.max_pixels)
-        ours = await to_thread.run_sync(translate, limiter=request.app.state.decoders)
+        theirs = await lookup.in_thread(partial(_their_fields, form))
+        form = await _translated(form, theirs, request.app.state.pictures)
         again = "idempotency-key" in request.headers
-        fingerprint = None if again else await lookup.in_thread(partial(ours.fingerprint, "openai"))
+        fingerprint = None if again else await lookup.in_thread(partial(form.fingerprint, "openai"))
         edit_id = await lookup.in_thread(partial(_interrupted, intake, caller.owner, fingerprint))
         if edit_id is None:
-            edit_id = (await accept.submit(request, caller, ours)).edit_id
+            edit_id = (await accept.submit(request, caller, form)).edit_id
     finally:
         await forms.close(form)
     record = await edits.wait_for_end(request, edit_id, caller, intake.settings.edit_timeout_s)
@@ -199,68 +209,86 @@ def _their_fields(form: Form) -> dict[str, str]:
             wrong.append(InvalidParameter(name, given[0], " or ".join(allowed)))
         elif given:
             values[name] = given[0]
-    if not split_instruction(values.get("prompt", "")):
-        wrong.append(InvalidParameter("prompt", values.get("prompt"), "a sentence that says what to change"))
+    try:
+        _check_compression(values.get("output_compression"), form.texts.get("output_format", ["png"])[0])
+    except InvalidParameter as error:
+        wrong.append(error)
+    if "prompt" not in values:
+        wrong.append(InvalidParameter("prompt", None, "a sentence that says what to change"))
+    else:
+        try:
+            parsing.split("prompt", values["prompt"])
+        except InvalidParameter as error:
+            wrong.append(error)
     if wrong:
         raise invalid(wrong)
     return values
 
 
-def _translated(form: Form, theirs: dict[str, str], max_pixels: int) -> Form:
+def _check_compression(text: str | None, output_format: str) -> None:
+    """OpenAI's: 100, its default, is the best quality, and all that a PNG can have."""
+    if text is not None and quality("output_compression", text) < MAX_QUALITY and output_format == "png":
+        raise InvalidParameter("output_compression", text, f"{MAX_QUALITY} for a png, or output_format jpeg or webp")
+
+
+async def _translated(form: Form, theirs: dict[str, str], reader: Reader) -> Form:
     """The form of POST /v1/edits that says the same. Raises the Problem."""
     files = dict(form.files)
     pictures = [files.pop(name) for name in ("image", "image[]") if name in files]
     if len(pictures) != 1:
         raise invalid([InvalidParameter("image", len(pictures) or None, "one picture, as a file")])
-    _check_size(theirs.get("size", "auto"), pictures[0], max_pixels)
+    if (size := theirs.get("size", "auto")) != "auto":
+        width, height = await reader.check(pictures[0])
+        if size != f"{width}x{height}":
+            allowed = f"auto or {width}x{height}: the result has the picture's own size"
+            raise invalid([InvalidParameter("size", size, allowed)])
     if "mask" in files:
-        files["mask"] = _our_mask(files["mask"], max_pixels)
+        files["mask"] = await reader.transparent(files["mask"], "mask")
+        await form.files["mask"].close()
     mask = "mask" if "mask" in files else None
-    parts = [{"text": text, "mask": mask} for text in split_instruction(theirs["prompt"])]
+    parts = await lookup.in_thread(partial(parsing.split, "prompt", theirs["prompt"]))
     texts = {name: given for name, given in form.texts.items() if name in OURS}
-    return Form({**texts, "instructions": [json.dumps(parts)]}, {**files, "image": pictures[0]})
-
-
-def _check_size(size: str, picture: UploadFile, max_pixels: int) -> None:
-    if size == "auto":
-        return
-    width, height = images.read_picture(picture.file, max_pixels).size
-    picture.file.seek(0)
-    if size != f"{width}x{height}":
-        allowed = f"auto or {width}x{height}: the result has the picture's own size"
-        raise invalid([InvalidParameter("size", size, allowed)])
-
-
-def _our_mask(file: UploadFile, max_pixels: int) -> UploadFile:
-    """White where theirs is fully transparent: there the picture may change."""
-    white = images.read_alpha(file.file, max_pixels, "mask").point(lambda level: 255 if level == 0 else 0)
-    if not white.getbbox():
-        detail = "mask: no pixel of it is fully transparent (alpha 0), so that nothing might change"
-        raise Problem("invalid-parameter", detail, [{"pointer": "/mask", "detail": detail}])
-    return UploadFile(io.BytesIO(pictures.to_png(white)))
+    if "output_compression" in theirs and texts.get("output_format", ["png"]) != ["png"]:
+        texts["output_quality"] = [theirs["output_compression"]]
+    instructions = json.dumps([{"text": text, "mask": mask} for text in parts])
+    return Form({**texts, "instructions": [instructions]}, {**files, "image": pictures[0]})
 
 
 def _succeeded(record: EditRecord, outcome: Outcome, blobs: BlobStore, address: str | None) -> Response:
-    """`address`: of the service, where the answer is to have addresses."""
+    """`address`: of the service, where the answer is to have addresses. Raises FileNotFoundError."""
     seen = view(record)
-    if address is None:
-        stored = [blobs.get(outcome.files[output.file].key) for output in outcome.outputs]
-        data = [{"b64_json": base64.b64encode(file).decode()} for file in stored]
-    else:
-        data = [{"url": address + output.url} for output in seen.outputs]
     first = outcome.outputs[0]
     body = {
         "created": int(outcome.completed_at.timestamp()),
         "background": "opaque",
         "output_format": record.input.output_format,
         "size": f"{first.width}x{first.height}",
-        "data": data,
         "foi": {
             "edit_id": seen.id,
             **seen.model_dump(mode="json", include={"outputs", "masks", "metrics", "warnings"}),
         },
     }
-    return JSONResponse(body)
+    if address is not None:
+        return JSONResponse({**body, "data": [{"url": address + output.url} for output in seen.outputs]})
+    return _with_files(body, [outcome.files[output.file] for output in outcome.outputs], blobs)
+
+
+def _with_files(body: dict[str, Any], files: Sequence[StoredFile], blobs: BlobStore) -> Response:
+    """The answer with the files in it, read and encoded while it is sent: none of them is in memory whole."""
+    begin, *between, end = json.dumps({**body, "data": [{"b64_json": ""} for _ in files]}).split(_EMPTY)
+    texts = [begin + _OPEN, *(_CLOSE + text + _OPEN for text in between), _CLOSE + end]
+    length = sum(map(len, texts)) + sum(4 * -(-file.size // 3) for file in files)
+
+    def pieces() -> Iterator[bytes]:
+        for text, file in zip(texts, files, strict=False):
+            yield text.encode()
+            yield from map(base64.b64encode, blobs.read(file))
+        yield texts[-1].encode()
+
+    content = pieces()
+    beginning = [next(content), next(content)]  # a store that does not answer is told of as an error, not in the middle
+    headers = {"Content-Length": str(length)}
+    return StreamingResponse(chain(beginning, content), headers=headers, media_type="application/json")
 
 
 def _failed(problem_type: str, detail: str) -> Response:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foi_core.errors import InvalidParameter
-from foi_core.spec import EditSpec, SubInstruction
+from foi_core.spec import MAX_SPLIT_LENGTH, MAX_SUB_INSTRUCTIONS, EditSpec, SubInstruction
 from foi_core.splitting import split_instruction
-from jobs.records import OutputFormat, OutputSize, Priority, Webhook
+from jobs.records import MAX_SIDES, OutputFormat, OutputSize, Priority, Webhook
 from jobs.settings import Settings
 from service.fields import END_EVENTS, SCALARS, SPEC_FIELDS, Field, json_value
 from service.forms import Form
@@ -30,6 +30,7 @@ class Request:
     n: int
     output_size: OutputSize
     output_format: OutputFormat
+    output_quality: int | None
     metadata: dict[str, Any] | None
     priority: Priority
     deadline_s: int | None
@@ -70,6 +71,12 @@ def parse(form: Form, settings: Settings, *, masks_only: bool = False) -> Reques
     with errors.collect():
         if not 1 <= values.get("n", 1) <= settings.max_outputs:
             raise InvalidParameter("n", values["n"], f"a whole number from 1 to {settings.max_outputs}")
+    if "output_quality" in values and values.get("output_format", "png") == "png":
+        errors.found.append(
+            InvalidParameter(
+                "output_quality", values["output_quality"], "output_format jpeg or webp; png loses nothing"
+            )
+        )
     webhook_url = values.get("webhook_url")
     if "webhook_events" in values and webhook_url is None:
         errors.found.append(
@@ -89,6 +96,7 @@ def parse(form: Form, settings: Settings, *, masks_only: bool = False) -> Reques
         values.get("n", 1),
         values.get("output_size", "input"),
         values.get("output_format", "png"),
+        values.get("output_quality"),
         values.get("metadata"),
         values.get("priority", "normal"),
         values.get("deadline_s"),
@@ -109,6 +117,27 @@ def parse_texts(form: Form) -> tuple[SubInstruction, ...]:
         EditSpec(instructions=instructions)
     errors.raise_any()
     return instructions
+
+
+def check_encoder(request: Request, size: tuple[int, int]) -> None:
+    """Raises the Problem where the result of a picture of this `size` cannot be written in the format that was asked
+    for."""
+    most = MAX_SIDES[request.output_format]
+    if request.spec.method != "masks" and request.output_size == "input" and max(size) > most:
+        others = [kind for kind, side in MAX_SIDES.items() if side >= max(size)]
+        allowed = f"{' or '.join(others)}: the picture is {size[0]}x{size[1]}, and no side may be over {most}"
+        raise invalid([InvalidParameter("output_format", request.output_format, allowed)])
+
+
+def split(name: str, text: str) -> tuple[str, ...]:
+    """The sub-instructions of the text of the field `name`. Raises InvalidParameter."""
+    if len(text) > MAX_SPLIT_LENGTH:
+        allowed = f"at most {MAX_SPLIT_LENGTH} characters, for up to {MAX_SUB_INSTRUCTIONS} sub-instructions"
+        raise InvalidParameter(name, text, allowed)
+    texts = split_instruction(text)
+    if not texts:
+        raise InvalidParameter(name, text, "a sentence that says what to change")
+    return texts
 
 
 def _check_plain(
@@ -162,9 +191,9 @@ def _instructions(form: Form, errors: _Errors) -> tuple[tuple[SubInstruction, ..
         return (), ()
     if listed:
         return _from_json(listed[0], form, errors)
-    texts = split_instruction(plain[0]) if len(plain) == 1 else plain
-    if not texts:
-        errors.found.append(InvalidParameter("instruction", plain[0], "a sentence that says what to change"))
+    texts: Sequence[str] = ()
+    with errors.collect():
+        texts = split("instruction", plain[0]) if len(plain) == 1 else plain
     found = []
     for i, text in enumerate(texts):
         with errors.collect(f"instruction[{i}]."):

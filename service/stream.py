@@ -108,10 +108,12 @@ async def get_events(request: Request, start: Annotated[Start, Depends(start)]) 
     """
     if start.snapshot is not None:
         yield ServerSentEvent(raw_data=start.snapshot, event="status", id=str(start.after), retry=RECONNECT_MS)
+    hub: EventHub = request.app.state.events
     source = _live(request, start) if start.done is None else _replayed(request, start, start.done)
     async with aclosing(source) as events:
         async for event in events:
-            yield ServerSentEvent(raw_data=event.data, event=event.type, id=event.id)
+            if (shown := await hub.shown(start.edit_id, event)) is not None:
+                yield ServerSentEvent(raw_data=shown.data, event=shown.type, id=shown.id)
 
 
 class StreamToken(BaseModel):

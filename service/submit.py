@@ -11,10 +11,9 @@ from typing import BinaryIO
 
 import structlog
 from obstore.exceptions import BaseError as StoreError
-from PIL import Image
 
 from foi_core.spec import SEED_LIMIT
-from jobs import pace, pictures, presence
+from jobs import pace, presence
 from jobs.blobs import BlobStore
 from jobs.connection import RedisError
 from jobs.idempotency import IdempotencyKeys, InFlight, Mismatch
@@ -33,7 +32,7 @@ from jobs.records import (
 from jobs.repository import Claim, ClaimLostError, EditRepository
 from jobs.settings import Settings
 from jobs.webhooks import DeliveryStore
-from service import images, parsing
+from service import parsing
 from service.fetch import check_webhook_url
 from service.forms import Form
 from service.problems import Problem
@@ -89,18 +88,12 @@ class Intake:
         if not presence.expected(self.repository.redis):
             raise Problem("no-workers", f"no worker was heard of for {presence.MISSED_AFTER_S} s; try again later")
 
-    def finish(self, begun: Begun, form: Form) -> EditRecord:
-        """The edit is stored and queued, or the Problem is raised. Blocks on decoding and on Redis."""
-        request, most = begun.request, self.settings.max_pixels
-        picture = images.read_picture(form.files["image"].file, most)
-        masks = {
-            name: images.read_mask(form.files[name].file, picture.size, most, name)
-            for name in dict.fromkeys(request.masks)
-            if name is not None
-        }
+    def finish(self, begun: Begun, form: Form, size: tuple[int, int]) -> EditRecord:
+        """The edit is stored and queued, or the Problem is raised. Its pictures have been checked; `size` is that of
+        the one to edit. Blocks on the store and on Redis."""
         with structlog.contextvars.bound_contextvars(edit_id=begun.edit_id):
-            record = self._take_in(begun, form, picture.size, masks)
-            log.info("edit queued", instructions=len(request.masks), size=picture.size)
+            record = self._take_in(begun, form, size)
+            log.info("edit queued", instructions=len(begun.request.masks), size=size)
         return record
 
     def abandon(self, begun: Begun) -> None:
@@ -108,13 +101,14 @@ class Intake:
         if begun.claim is not None:
             self.idempotency.release(begun.claim)
 
-    def _take_in(self, begun: Begun, form: Form, size: tuple[int, int], masks: dict[str, Image.Image]) -> EditRecord:
+    def _take_in(self, begun: Begun, form: Form, size: tuple[int, int]) -> EditRecord:
         edit_id, request = begun.edit_id, begun.request
+        masks = {name for name in request.masks if name is not None}
         created_at = self.repository.now()
         try:
             upload = self._store_upload(edit_id, form.files["image"].file)
             names = {part: f"input-mask-{i}.png" for i, part in enumerate(sorted(masks), 1)}
-            files = {names[part]: self._store(edit_id, names[part], mask) for part, mask in masks.items()}
+            files = {name: self._store_mask(edit_id, name, form.files[part].file) for part, name in names.items()}
             submission = Submission(
                 id=edit_id,
                 owner=begun.owner,
@@ -164,12 +158,11 @@ class Intake:
         if not created:
             raise Problem("quota-exceeded", f"{most} edits of this key wait or run; wait for one of them to end")
 
-    def _store(self, edit_id: str, name: str, image: Image.Image) -> StoredFile:
-        return self.blobs.put_input(edit_id, name, pictures.to_png(image), "image/png")
+    def _store_mask(self, edit_id: str, name: str, file: BinaryIO) -> StoredFile:
+        return self.blobs.put_input(edit_id, name, file, "image/png")
 
     def _store_upload(self, edit_id: str, file: BinaryIO) -> StoredFile:
-        file.seek(0)
-        return self.blobs.put_input(edit_id, UPLOAD, file.read(), "application/octet-stream")
+        return self.blobs.put_input(edit_id, UPLOAD, file, "application/octet-stream")
 
 
 def edit_input(request: parsing.Request, mask_names: dict[str, str], size: tuple[int, int]) -> EditInput:
@@ -192,6 +185,7 @@ def edit_input(request: parsing.Request, mask_names: dict[str, str], size: tuple
         n=request.n,
         output_size=request.output_size,
         output_format=request.output_format,
+        output_quality=request.output_quality,
         width=size[0],
         height=size[1],
     )

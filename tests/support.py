@@ -21,9 +21,9 @@ from rq import Queue
 
 from foi_core.batching import BatchingEngine, Capacity
 from foi_core.heartbeat import Heartbeat
-from foi_core.images import model_size
 from foi_core.preparing import at_working_size
 from foi_core.result import EditResult, EditWarning, Keyword
+from foi_core.sizes import model_size
 from foi_core.spec import EditSpec, ModelDefaults
 from jobs.blobs import BlobStore
 from jobs.queue import PRIORITIES, rq_queues

@@ -13,6 +13,7 @@ from foi_core.bands import area, bands
 from foi_core.result import EditResult
 from jobs.pictures import to_png
 from jobs.records import (
+    LOSSY_QUALITY,
     MEDIA_TYPES,
     AttentionMap,
     EditInput,
@@ -30,7 +31,6 @@ from jobs.records import (
 )
 from worker.patience import PatientStore
 
-LOSSY_QUALITY = 95
 MAP_SIDE = 512
 """Attention maps are small: each cell becomes a square, as large as fits into so many pixels, for a person to see."""
 
@@ -98,7 +98,7 @@ def _store(
     told.masks += _masks(result, files, number)
     told.maps += _maps(result, files, number)
     if record.input.method != "masks":
-        told.outputs.append(_output(result, files, number, record.input.output_format))
+        told.outputs.append(_output(result, files, number, record.input))
     for w in result.warnings:  # what several outputs warn of is said once
         warning = EditWarning(code=w.code, message=w.message, instruction=w.instruction)
         told.warnings.setdefault((w.code, w.instruction), warning)
@@ -111,8 +111,10 @@ def _store(
         told.flags.append(result.flagged)
 
 
-def _output(result: EditResult, files: Files, number: int, kind: OutputFormat) -> Output:
-    file = files.put(_named("result", number, kind), encode(result.image, kind), MEDIA_TYPES[kind])
+def _output(result: EditResult, files: Files, number: int, given: EditInput) -> Output:
+    kind = given.output_format
+    content = encode(result.image, kind, given.output_quality)
+    file = files.put(_named("result", number, kind), content, MEDIA_TYPES[kind])
     return Output(seed=result.seed, file=file, width=result.image.width, height=result.image.height)
 
 
@@ -146,8 +148,10 @@ def _named(stem: str, number: int, kind: str = "png") -> str:
     return f"{stem}.{kind}" if number == 1 else f"{stem}-{number}.{kind}"
 
 
-def encode(image: Image.Image, kind: OutputFormat) -> bytes:
-    """The result with one piece of metadata, IPTC's statement that a model made part of it; none of the input's."""
+def encode(image: Image.Image, kind: OutputFormat, quality: int | None = None) -> bytes:
+    """The result with one piece of metadata, IPTC's statement that a model made part of it; none of the input's.
+    `quality` is that of a JPEG or WEBP, 0 to 100."""
+    quality = LOSSY_QUALITY if quality is None else quality
     clean = image.copy() if image.info else image
     clean.info = {}
     buffer = io.BytesIO()
@@ -156,9 +160,9 @@ def encode(image: Image.Image, kind: OutputFormat) -> bytes:
         info.add_itxt("XML:com.adobe.xmp", _XMP)
         clean.save(buffer, "PNG", compress_level=1, pnginfo=info)
     elif kind == "jpeg":
-        clean.save(buffer, "JPEG", quality=LOSSY_QUALITY, subsampling="4:4:4", xmp=_XMP.encode())
+        clean.save(buffer, "JPEG", quality=quality, subsampling="4:4:4", xmp=_XMP.encode())
     else:
-        clean.save(buffer, "WEBP", quality=LOSSY_QUALITY, xmp=_XMP.encode())
+        clean.save(buffer, "WEBP", quality=quality, xmp=_XMP.encode())
     return buffer.getvalue()
 
 
@@ -215,6 +219,7 @@ def _resolved(given: EditInput, result: EditResult) -> EditInput:
         n=given.n,
         output_size=given.output_size,
         output_format=given.output_format,
+        output_quality=given.output_quality,
         width=given.width,
         height=given.height,
     )

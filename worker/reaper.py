@@ -58,9 +58,10 @@ class Reaper:
     def tick(self) -> None:
         """Call every second. Raises RedisError."""
         stuck = self._stuck()
-        trusted = self._trusts_leases()
         lock = self._connection.lock("foi:reaper", timeout=LOCK_S, blocking=False)
-        if not lock.acquire():
+        acquired = lock.acquire()
+        trusted = self._trusts_leases()
+        if not acquired:
             return
         try:
             for queue in self._queues:
@@ -76,8 +77,8 @@ class Reaper:
                 log.warning("the reaper took longer than its lock")
 
     def _trusts_leases(self) -> bool:
-        """Now that Redis has answered. Not for a while after it, or this machine, stood still: live workers could not
-        renew theirs either."""
+        """Now that Redis has taken a write. Not for a while after it, or this machine, stood still, or it was full:
+        live workers could not renew theirs either."""
         answered_before, self._answered_at = self._answered_at, time.monotonic()
         if self._answered_at - answered_before > STALL_S:
             self._trusts_leases_at = self._answered_at + MERCY_S

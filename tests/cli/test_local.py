@@ -115,3 +115,12 @@ def test_a_result_that_cannot_be_written_is_status_1_and_told_as_json(here: Here
     assert done.exit_code == 1
     assert told(done.stdout)["status"] == "failed"
     assert "file/r.png cannot be written" in one_line(done.stderr)
+
+
+def test_a_format_that_cannot_hold_the_result_is_refused_before_anything_is_made(here: Here, tmp_path: Path) -> None:
+    wide = tmp_path / "wide.png"
+    Image.new("1", (16_384, 2048)).save(wide)
+    done = here("edit", str(wide), "-i", "make the ball blue", *FEW, "-o", "r.webp")
+    assert done.exit_code == 2
+    assert "png or jpeg: the picture is 16384x2048, and no side may be over 16383" in one_line(done.stderr)
+    assert not (tmp_path / "r.webp").exists()

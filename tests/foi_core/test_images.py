@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from foi_core import bands, images
+from foi_core import bands, images, sizes
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from foi_core import bands, images
 def test_the_models_size_is_instruct_pix2pixs_own(
     size: tuple[int, int], resolution: int, expected: tuple[int, int]
 ) -> None:
-    width, height = images.model_size(*size, resolution)
+    width, height = sizes.model_size(*size, resolution)
     assert width % 64 == 0
     assert height % 64 == 0
     assert min(width, height) >= 64
@@ -35,7 +35,7 @@ def test_no_size_rounds_down_to_nothing() -> None:
     for width in range(16, 400, 7):
         for height in range(16, 400, 11):
             if max(width, height) <= 8 * min(width, height):
-                assert min(images.model_size(width, height, 128)) >= 64
+                assert min(sizes.model_size(width, height, 128)) >= 64
 
 
 def test_a_picture_survives_the_way_to_a_tensor_and_back() -> None:

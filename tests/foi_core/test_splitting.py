@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ import pytest
 
 from demo.edits import join, random_edits
 from demo.scenes import random_scene
+from foi_core.keywords import find_keyword
 from foi_core.splitting import split_instruction
+from foi_core.words import is_adjective
 
 
 def _rows() -> list[tuple[str, tuple[str, ...]]]:
@@ -124,3 +128,47 @@ def test_pieces_are_not_blank_and_splitting_one_again_gives_it_back(text: str) -
 def test_pieces_keep_every_content_word_in_order(text: str) -> None:
     kept = iter(_words(" ".join(split_instruction(text))))
     assert all(word in kept for word in _words(text))
+
+
+HOSTILE = {
+    "joints without a verb": ("x", ", the a b"),
+    "a result that is left out": ("make a", ", the a b, the a red"),
+    "joining words": ("", "x and-"),
+    "polite openings": ("", "could you please, "),
+    "quotation marks": ("", "“, "),
+    "lists": ("", "\n- a"),
+    "one phrase": ("make ", "red "),
+    "measures": ("add ", "a pair of "),
+    "adverbs": ("", "really "),
+}
+
+
+@pytest.mark.parametrize("read", [split_instruction, find_keyword])
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_text_twice_as_long_is_at_most_some_twice_the_work(kind: str, read: Callable[[str], object]) -> None:
+    begin, unit = HOSTILE[kind]
+    once, twice = (_calls(read, (begin + unit * 2000)[:length]) for length in (4000, 8000))
+    assert twice < 2.2 * once + 100
+
+
+def test_a_text_of_commas_alone_is_read_in_one_pass() -> None:
+    """The run is looked at from its first comma only. Where each comma began a look of its own, this took minutes."""
+    assert split_instruction("," * 200_000 + "x") == ("," * 200_000 + "x",)
+
+
+def _calls(read: Callable[[str], object], text: str) -> int:
+    """How many functions are called, in Python and in C, to read the text: words are remembered from no text before."""
+    counted = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal counted
+        counted += event in ("call", "c_call")
+
+    is_adjective.cache_clear()
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        read(text)
+    finally:
+        sys.setprofile(before)
+    return counted

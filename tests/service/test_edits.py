@@ -64,6 +64,7 @@ def test_every_field_is_echoed_as_it_was_understood(client: httpx.Client) -> Non
         "disentangle_end": "1",
         "preserve_outside_mask": "false",
         "output_format": "webp",
+        "output_quality": "60",
         "metadata": '{"mine": [1, "zwei"]}',
     }
     edit = submit(client, data).json()
@@ -87,6 +88,7 @@ def test_every_field_is_echoed_as_it_was_understood(client: httpx.Client) -> Non
     assert [given[name] for name in names] == [12, 0.5, 7.0, 1.25, 4294967295, [0.25, 0.5], "foi"]
     names = ["preset", "mask_at", "modulation_end", "disentangle_end", "preserve_outside_mask", "output_format"]
     assert [given[name] for name in names] == ["paper", 0.1, 0.5, 1.0, False, "webp"]
+    assert given["output_quality"] == 60
 
 
 def test_omitted_numbers_are_left_to_the_model_and_a_seed_is_drawn(client: httpx.Client) -> None:

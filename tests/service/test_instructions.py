@@ -33,6 +33,7 @@ def test_listed_instructions_stay_whole_and_keep_their_keyword(client: httpx.Cli
     ("data", "pointer"),
     [
         ({"instruction": " "}, "/instruction"),
+        ({"instruction": "x, the a b" * 401}, "/instruction"),
         ({"instruction": "make it red", "seed": "7"}, "/seed"),
         ({"instructions": '[{"text": "make it red", "keyword": "hat"}]'}, "/instructions/0/keyword"),
         ({"instructions": json.dumps([{"text": "make it red"}] * 9)}, "/instructions"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -21,12 +22,13 @@ from PIL import Image
 from redis import Redis
 from structlog.testing import capture_logs
 
-from foi_core.errors import ModelFailure
+from foi_core.errors import InvalidParameter, ModelFailure
 from jobs.blobs import BlobStore
 from jobs.keys import ApiKeys
 from jobs.records import EditRecord
 from jobs.repository import ALL_OWNERS, EditRepository
 from jobs.settings import Settings
+from service import parsing
 from service.app import create_app
 from service.openai_images import HINTS
 from tests.service.conftest import seen_a_moment_ago, serving
@@ -163,9 +165,30 @@ def test_their_fields_that_make_no_difference_are_accepted(theirs: OpenAI, worki
     theirs.images.edit(image=png(), prompt=PROMPT, size="48x32", extra_body=hints)  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+def test_less_output_compression_makes_a_smaller_file(theirs: OpenAI, working: Working, kind: Any) -> None:
+    working()
+
+    def length(percent: int) -> int:
+        answer = theirs.images.edit(image=png(), prompt=PROMPT, output_format=kind, output_compression=percent)
+        return sum(len(image.fp.getvalue()) for image in decoded(answer))  # type: ignore[attr-defined]
+
+    assert length(100) > length(50) > length(0)
+
+
+def test_a_png_is_not_compressed_with_losses(theirs: OpenAI, working: Working) -> None:
+    working()
+    answer = theirs.images.edit(image=png(), prompt=PROMPT, output_compression=100)
+    assert [image.format for image in decoded(answer)] == ["PNG"]
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "hint"),
     [
+        ({"output_compression": 101, "output_format": "webp"}, "output_compression", "from 0 to 100"),
+        ({"extra_body": {"output_compression": "much"}}, "output_compression", "a whole number"),
+        ({"output_compression": 50}, "output_compression", "100 for a png"),
+        ({"extra_body": {"output_quality": "50"}}, "output_quality", "known field"),
         ({"size": "1024x1024"}, "size", "auto or 48x32"),
         ({"background": "transparent"}, "background", "auto or opaque"),
         ({"output_format": "gif"}, "output_format", "png or jpeg or webp"),
@@ -175,6 +198,7 @@ def test_their_fields_that_make_no_difference_are_accepted(theirs: OpenAI, worki
         ({"n": 9}, "n", "from 1 to 8"),
         ({"prompt": " "}, "prompt", "a sentence"),
         ({"prompt": "x" * 501}, "prompt", "prompt: 'xx"),
+        ({"prompt": "x, " * 1400}, "prompt", "at most 4000 characters"),
         ({"prompt": ", then ".join(["make it red"] * 9)}, "prompt", "1 to 8 sub-instructions"),
         ({"extra_body": {"markup": "x"}}, "markup", "known field"),
         ({"extra_body": {"instruction": "x"}}, "instruction", "known field"),
@@ -196,6 +220,27 @@ def test_what_is_not_allowed_is_a_bad_request_that_names_its_field(
     assert (error.type, error.param) == ("invalid_request_error", param)
     assert error.code is not None
     assert redis.keys("foi:edit:*") == []
+
+
+def test_others_are_served_while_a_prompt_is_read(
+    client: httpx.Client, theirs: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, goes_on = Event(), Event()
+
+    def slow(name: str, text: str) -> tuple[str, ...]:
+        reads.set()
+        assert goes_on.wait(20)
+        raise InvalidParameter(name, text, "something else")
+
+    monkeypatch.setattr(parsing, "split", slow)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(theirs.images.edit, image=png(), prompt=PROMPT)
+        try:
+            assert reads.wait(20)
+            assert client.get("/livez").status_code == 200
+        finally:
+            goes_on.set()
+        assert isinstance(call.exception(20), openai.BadRequestError)
 
 
 def test_a_body_of_another_kind_is_a_bad_request(client: httpx.Client) -> None:

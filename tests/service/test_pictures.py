@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from tests.support import encoded, picture
+from jobs.blobs import BlobStore
+from jobs.repository import EditRepository
+from tests.support import FakeEngine, encoded, picture, run_edit
 
 KEEP = {"lossless": True}
 
@@ -92,8 +94,8 @@ def test_masks_are_made_binary_and_belong_to_their_sub_instruction(client: httpx
     assert answer.status_code == 202, answer.text
     assert [part["has_mask"] for part in edit["input"]["instructions"]] == [False, True]
     mask = Image.open(io.BytesIO(client.get(edit["urls"]["self"] + "/files/input-mask-1.png").content))
-    expected = (np.asarray(grey) >= 128) * 255
-    assert mask.mode == "L"
+    expected = np.asarray(grey) >= 128
+    assert mask.mode == "1"
     assert (np.asarray(mask) == expected).all()
 
 
@@ -107,3 +109,23 @@ def test_transparent_parts_of_a_mask_may_not_change(client: httpx.Client) -> Non
     ).json()
     mask = Image.open(io.BytesIO(client.get(edit["urls"]["self"] + "/files/input-mask-1.png").content))
     assert mask.getbbox() == (0, 0, 10, 10)
+
+
+def test_a_mask_of_output_size_model_is_taken_back_for_the_same_picture(
+    client: httpx.Client, repository: EditRepository, served_blobs: BlobStore
+) -> None:
+    image = encoded(picture(80, 48))
+    fields = {"instruction": "make the ball red", "output_size": "model"}
+    edit = client.post("/v1/edits", files={"image": image}, data=fields).json()
+    run_edit(FakeEngine(), repository, served_blobs, edit["id"])
+    returned = client.get(client.get(edit["urls"]["self"]).json()["masks"][0]["url"]).content
+    smaller = Image.open(io.BytesIO(returned))
+    assert smaller.size == (64, 64)
+    data = {"instructions": json.dumps([{"text": "make the ball red", "mask": "m"}])}
+    answer = client.post("/v1/edits", files={"image": image, "m": returned}, data=data)
+    assert answer.status_code == 202, answer.text
+    kept = Image.open(io.BytesIO(client.get(answer.json()["urls"]["self"] + "/files/input-mask-1.png").content))
+    expected = smaller.convert("1").resize((80, 48), Image.Resampling.NEAREST)
+    assert (kept.size, kept.tobytes()) == ((80, 48), expected.tobytes())
+    other = client.post("/v1/edits", files={"image": image, "m": encoded(Image.new("L", (64, 128), 255))}, data=data)
+    assert other.json()["type"] == "/problems/mask-size-mismatch"

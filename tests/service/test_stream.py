@@ -14,7 +14,8 @@ from redis import Redis
 
 from jobs.blobs import BlobStore
 from jobs.keys import ApiKeys
-from jobs.repository import EditRepository, events_key
+from jobs.records import Outcome, Progress
+from jobs.repository import EditRepository, Report, events_key, preview_key
 from jobs.settings import Settings
 from tests.service.conftest import seen_a_moment_ago, serving
 from tests.service.test_bad_input import refused
@@ -199,3 +200,64 @@ def test_many_listeners_cost_redis_one_reader(client: httpx.Client, redis: Redis
         for edit in edits:
             client.post(edit["urls"]["cancel"])
         assert [list(found)[-1].event for found in streams] == ["done"] * 15
+
+
+def _shows(repository: EditRepository, edit_id: str, attempt: int, step: int) -> str:
+    """Reports a step with a preview, and returns the preview's address."""
+    url = f"data:image/jpeg;base64,{step}"
+    repository.report([Report(edit_id, attempt, Progress(step=step, steps=9, stage="denoise"), url)])
+    return url
+
+
+def test_a_preview_is_heard_while_it_is_new_and_one_that_is_gone_is_passed_over(
+    client: httpx.Client, repository: EditRepository, redis: Redis
+) -> None:
+    edit = submit(client).json()
+    attempt = repository.start(edit["id"]) or 0
+    first = redis.xrange(events_key(edit["id"]))[0][0]
+    _shows(repository, edit["id"], attempt, 1)
+    newest = _shows(repository, edit["id"], attempt, 2)
+    assert 0 < redis.ttl(preview_key(edit["id"])) <= 60
+    with listening(client, edit["urls"]["events"], after=first) as found:
+        heard = [next(found) for _ in range(4)]
+    assert [(frame.event, frame.data.get("url")) for frame in heard[1:]] == [
+        ("progress", None),
+        ("progress", None),
+        ("preview", newest),
+    ]
+
+
+def test_a_listener_whose_last_event_was_a_preview_that_is_gone_goes_on_after_it(
+    client: httpx.Client, repository: EditRepository, redis: Redis
+) -> None:
+    edit = submit(client).json()
+    attempt = repository.start(edit["id"]) or 0
+    _shows(repository, edit["id"], attempt, 1)
+    seen = redis.xrevrange(events_key(edit["id"]), count=1)[0][0]
+    redis.delete(preview_key(edit["id"]))
+    repository.commit(edit["id"], attempt, Outcome.canceled())
+    rest = everything(client, edit["urls"]["events"], after=seen)
+    assert [(frame.event, frame.data) for frame in rest] == [
+        ("status", {"status": "canceled"}),
+        ("done", {"status": "canceled"}),
+    ]
+
+
+def test_a_thousand_previews_leave_no_more_in_redis_than_one(
+    client: httpx.Client, repository: EditRepository, redis: Redis
+) -> None:
+    edit = submit(client).json()
+    attempt = repository.start(edit["id"]) or 0
+    large = "data:image/jpeg;base64," + "x" * 10_000
+    progress = Progress(step=1, steps=9, stage="denoise")
+    for _ in range(10):
+        repository.report([Report(edit["id"], attempt, progress, large)] * 100)
+    used = sum(redis.memory_usage(key) for key in (events_key(edit["id"]), preview_key(edit["id"])))
+    assert used < 100_000
+
+
+def test_a_deleted_edit_leaves_no_preview(client: httpx.Client, repository: EditRepository, redis: Redis) -> None:
+    edit = submit(client).json()
+    _shows(repository, edit["id"], repository.start(edit["id"]) or 0, 1)
+    client.delete(edit["urls"]["self"])
+    assert not redis.exists(preview_key(edit["id"]))

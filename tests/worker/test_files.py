@@ -19,11 +19,12 @@ from foi_core.result import EditResult, EditWarning, Progress, Stage
 from foi_core.spec import SEED_LIMIT, EditSpec, SubInstruction
 from jobs.blobs import BlobStore
 from jobs.pictures import to_png
-from jobs.records import UPLOAD, EditRecord, Instruction, Outcome, Safety, now
+from jobs.records import MAX_SIDES, UPLOAD, EditRecord, Instruction, Outcome, OutputFormat, Safety, now
 from jobs.records import Progress as Shown
 from jobs.repository import EditRepository
 from jobs.views import view
 from tests.support import FakeEngine, FakeState, picture, run_edit, submission
+from worker.files import encode
 from worker.reporter import Watched
 
 Submit = Callable[..., str]
@@ -276,3 +277,11 @@ def test_a_large_picture_is_not_kept_while_the_model_works(
     run_edit(FakeEngine(lambda: seen.append(large())), repository, blobs, new.id)
     assert ended(look(new.id)).outputs[0].width == side
     assert seen == [[]] * 3
+
+
+@pytest.mark.parametrize("kind", ["webp", "jpeg"])
+def test_the_encoders_hold_what_the_limits_say_and_no_more(kind: OutputFormat) -> None:
+    most = MAX_SIDES[kind]
+    assert encode(Image.new("RGB", (most, 16)), kind)
+    with pytest.raises((OSError, ValueError)):
+        encode(Image.new("RGB", (most + 1, 16)), kind)

@@ -23,7 +23,7 @@ from foi_core.result import EditResult
 from jobs.blobs import BlobStore
 from jobs.connection import RedisError
 from jobs.records import EditRecord, Instruction, Safety, now
-from jobs.repository import EditRepository, Reply, events_key
+from jobs.repository import EditRepository, Reply, events_key, preview_key
 from jobs.views import view
 from tests.support import FakeDecoded, FakeEngine, FakeState, picture, run_edit
 
@@ -226,15 +226,17 @@ def test_a_deadline_that_passes_ends_the_edit_wherever_it_is(
 def test_previews_are_among_the_events_only_where_they_are_asked_for(
     submit: Submit, repository: EditRepository, blobs: BlobStore, redis: Redis
 ) -> None:
-    seen = []
+    seen, kept = [], []
     for wanted in (True, False):
         edit_id = submit(previews=wanted)
         run_edit(FakeEngine(lambda: time.sleep(0.05), steps=10), repository, blobs, edit_id)
         previews = [fields["data"] for _, fields in redis.xrange(events_key(edit_id)) if fields["type"] == "preview"]
         seen.append(previews)
-    assert seen[1] == []
+        kept.append(redis.get(preview_key(edit_id)))
+    assert (seen[1], kept[1]) == ([], None)
     assert 1 <= len(seen[0]) <= 3, "a few a second"
-    header, data = json.loads(seen[0][0])["url"].split(",")
+    assert set(seen[0]) == {"{}"}, "the stream, which is kept for a day, holds none of them"
+    header, data = json.loads(kept[0].partition(" ")[2])["url"].split(",")
     shown = Image.open(io.BytesIO(base64.b64decode(data)))
     assert (header, shown.format, shown.size) == ("data:image/jpeg;base64", "JPEG", (256, 256))
 
