@@ -29,7 +29,7 @@ serve: setup ## Redis, API and worker until Ctrl-C
 test: setup ## all tests, in TEST_PROCESSES processes
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
-browser: ## Chromium, for the tests of the page (Debian's package, as root); without it they are skipped
+browser: ## Chromium, for the tests of the page (Debian's package, as root)
 	command -v chromium >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
 
 fuzz: setup ## thousands of odd requests against the API, made from its description, others each time (minutes)

@@ -27,6 +27,7 @@ from diffusers import StableDiffusionInstructPix2PixPipeline
 from fastapi import Response
 from PIL import Image
 
+from foi_core.model import choose_dtype
 from foi_core.sizes import model_size
 
 ROOT = Path(__file__).parent.parent
@@ -48,7 +49,7 @@ class InstructPix2Pix(litserve.LitAPI):  # type: ignore[misc]
         self._device = device
         self._pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(
             self._model,
-            dtype=torch.float16 if device.startswith("cuda") else torch.float32,
+            dtype=choose_dtype("auto", torch.device(device)),
             safety_checker=None,
             feature_extractor=None,
             image_encoder=None,

@@ -30,6 +30,8 @@ from typing import Any, NamedTuple
 import httpx
 import numpy as np
 
+from foi_core import openmp
+
 PICTURE = Path(__file__).parent.parent / "demo" / "samples" / "scene.png"
 INSTRUCTION = "make the ball blue"
 SCALES = {"guidance_scale": 1.5, "image_guidance_scale": 1.5}  # the demo model's own: three UNet rows an edit
@@ -40,9 +42,6 @@ SHARES = (0.5, 0.8)
 """Default rates: these shares of what one client gets from the last server, the baseline where there is one."""
 QUANTILES = (50, 95, 99)
 TIMES = ("latency", "queue", "run", "overhead")
-SPIN = "1000"
-"""GOMP_SPINCOUNT of both servers. Where a process has no more OpenMP threads than cores, as the baseline, libgomp spins
-300 times longer for the slowest of them: on cores that others use too, an edit then took 20 times longer."""
 SEEDS = itertools.count(1)
 
 
@@ -277,7 +276,7 @@ def main() -> None:
 
     settings: dict[str, object] = {"steps": args.steps, "seconds a row": args.seconds, "rounds": args.rounds, **SCALES}
     settings["HTTP loop"] = "uvloop" if find_spec("uvloop") else "asyncio"  # LitServe brings it, and uvicorn takes it
-    settings["GOMP_SPINCOUNT"] = os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
+    settings |= {name: os.environ[name] for name in openmp.CHOICES if name in os.environ}  # of both servers
     settings["load average before"] = round(os.getloadavg()[0], 2)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -7,6 +7,7 @@ engine = Engine.load(model="demo", device="auto")
 result = engine.edit(image, EditSpec(instructions=(SubInstruction("make the hat black", keyword="hat"),), seed=7))
 """
 
+from foi_core import openmp
 from foi_core.errors import (
     DeadlineExceeded,
     EditCanceled,
@@ -19,6 +20,8 @@ from foi_core.errors import (
     UnsupportedCheckpoint,
 )
 from foi_core.spec import EditSpec, ModelDefaults, SubInstruction
+
+openmp.wait_asleep()
 
 __all__ = [
     "DeadlineExceeded",

@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from foi_core import layout
 from foi_core.errors import UnsupportedCheckpoint
 from foi_core.layout import Weights
-from foi_core.model import DEFAULTS_FILE, Model, choose_device, choose_dtype
+from foi_core.model import DEFAULTS_FILE, Model, choose_device, choose_dtype, slowdown
 from foi_core.safety import SafetyChecker, SafetyPolicy
 from foi_core.source import find
 from foi_core.spec import EditSpec, ModelDefaults, SubInstruction
@@ -31,6 +31,8 @@ from foi_core.unet import UNet
 
 log = logging.getLogger(__name__)
 Network = TypeVar("Network", bound=nn.Module)
+SLOW = 2
+"""A precision that takes so many times as long as float32 is worth a warning."""
 
 
 def load(
@@ -52,6 +54,8 @@ def load(
     """
     place = choose_device(device)
     precision = choose_dtype(dtype, place)
+    if place.type == "cpu" and precision != torch.float32 and (times := slowdown(precision)) > SLOW:
+        log.warning('this CPU computes %s %.0f times slower than float32: use dtype "auto"', dtype, times)
     source = find(str(_demo_folder()) if model == "demo" else model, revision)
     layout.check(model, source.folder, source.names)
     defaults = _read_defaults(source.folder)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from foi_core import images
+from foi_core import images, openmp
 from foi_core.admission import admitted
 from foi_core.checkpoint import load
 from foi_core.denoising import Denoiser
@@ -62,8 +62,13 @@ class Engine:
         safety_checker: SafetyPolicy = "block",
         execution: Execution = "auto",
     ) -> Engine:
-        """Loads "demo", a folder or a model id of the InstructPix2Pix family, as `foi_core.checkpoint.load` does."""
+        """Loads "demo", a folder or a model id of the InstructPix2Pix family, as `foi_core.checkpoint.load` does.
+
+        On a CPU beside other processes it is fastest where foi_core was imported before torch: see `foi_core.openmp`.
+        """
         loaded = load(model, device, dtype, revision=revision, allow_pickle=allow_pickle, safety_checker=safety_checker)
+        if loaded.device.type == "cpu":
+            openmp.spin_less()
         return cls(loaded, execution)
 
     @property
@@ -73,6 +78,11 @@ class Engine:
     @property
     def device(self) -> str:
         return str(self._model.device)
+
+    @property
+    def dtype(self) -> str:
+        """float32, float16 or bfloat16."""
+        return str(self._model.dtype).removeprefix("torch.")
 
     @property
     def defaults(self) -> ModelDefaults:

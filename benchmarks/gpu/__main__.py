@@ -31,6 +31,7 @@ from benchmarks.gpu.speed import mixed, single, single_large, step, throughput
 from benchmarks.gpu.subjects import EXECUTIONS, Subjects, checkpoint
 from benchmarks.gpu.timing import reason, say
 from benchmarks.machine import describe
+from foi_core.model import choose_dtype
 
 LEGS: dict[str, Leg] = {
     "roof": roof,
@@ -85,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(legs: list[str], settings: Settings, results: Results, device: torch.device, work: Path) -> None:
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    dtype = choose_dtype("auto", device)
     folder = checkpoint(settings.model, tiny=settings.tiny, work=work, device=device, dtype=dtype)
     bench = Bench(settings, results, Subjects(folder, work, device, dtype, settings.compile_mode))
     for leg in legs:

@@ -45,7 +45,7 @@ def _evaluate(given: argparse.Namespace) -> int:
         raise UsageError("there is no line that can be evaluated")
     _tell_what_is_missing(given, methods, items)
     engine = Engine.load(str(sources["model"]), given.device, given.dtype, safety_checker="off")
-    settings = {"model": sources["model"], "device": engine.device, "dtype": given.dtype, "steps": given.steps}
+    settings = {"model": sources["model"], "device": engine.device, "dtype": engine.dtype, "steps": given.steps}
     settings |= {"seed": given.seed} | ({"diffedit_model": sources["diffedit_model"]} if "diffedit" in methods else {})
     store = Store(given.out, settings)
     diffedit = DiffEdit(str(sources["diffedit_model"]), engine.device) if "diffedit" in methods else None

@@ -9,6 +9,7 @@ from diffusers import DDIMInverseScheduler, DDIMScheduler, StableDiffusionDiffEd
 from PIL import Image
 
 from evaluation.pictures.problems import UsageError
+from foi_core.model import choose_dtype
 
 STEPS = 50  # diffusers' default
 SIDE_MULTIPLE = 64  # the VAE's factor of 8 and the UNet's three halvings
@@ -19,11 +20,11 @@ class DiffEdit:
 
     def __init__(self, source: str, device: str) -> None:
         """`source` is a folder or model id in diffusers' layout with safetensors weights; raises UsageError for
-        another. Half precision on CUDA."""
+        another."""
         try:
             pipeline = StableDiffusionDiffEditPipeline.from_pretrained(
                 source,
-                dtype=torch.float32 if device == "cpu" else torch.float16,
+                dtype=choose_dtype("auto", torch.device(device)),
                 use_safetensors=True,
                 low_cpu_mem_usage=False,
                 safety_checker=None,

@@ -25,6 +25,7 @@ from evaluation.scenes.cases import Case, cases
 from evaluation.scenes.results import Record
 from evaluation.scenes.run import STEPS, Task, append, key, read, run
 from foi_core.engine import Engine
+from foi_core.model import DTYPES, choose_device, slowdown
 from foi_core.spec import PRESETS
 
 ROOT = Path(__file__).parents[2]
@@ -51,11 +52,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="default: evaluation/results")
     parser.add_argument("--model", default="demo")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="bfloat16", help="of the networks (default %(default)s, the fastest)")
+    parser.add_argument(
+        "--dtype", default="auto", help="auto (of a whole run: that of the results which it goes on from), float32, ..."
+    )
     args = parser.parse_args()
-    engine = Engine.load(args.model, args.device, args.dtype, safety_checker="off")
+    parts = args.quick or args.tuning or args.rows or args.report
+    dtype = args.dtype if parts else precision(args.dtype, args.device, args.out)
+    engine = Engine.load(args.model, args.device, dtype, safety_checker="off")
     watch_self_attention(engine)
-    meta = provenance(engine, args.dtype)
+    meta = provenance(engine, engine.dtype)
     path = WORK / f"{meta['digest']}.jsonl"
     if args.quick:
         print(report.short(run(engine, tasks(rows.QUICK, cases(REPORTED_SEED, QUICK_COUNTS), 1), path)))
@@ -68,6 +73,21 @@ def main() -> None:
     else:
         whole(engine, meta, path, args.samples, args.out)
         draw(engine, args.out)
+
+
+def precision(asked: str, device: str, out: Path) -> str:
+    """`asked`; for "auto" that of the results in `out`, since those of two precisions are never mixed. Exits where this
+    device computes that one slowly."""
+    file = out / "rows.json"
+    if asked != "auto" or not file.exists():
+        return asked
+    made_in = str(results.load(file)[1]["dtype"])
+    if choose_device(device).type == "cpu" and slowdown(DTYPES[made_in]) > 1:
+        sys.exit(
+            f"{file} was made in {made_in}, which this CPU computes {slowdown(DTYPES[made_in]):.0f} times slower than "
+            f"float32: give another --out to make all results in float32, or --dtype {made_in} to go on slowly"
+        )
+    return made_in
 
 
 def whole(engine: Engine, meta: dict[str, Any], path: Path, samples: int, out: Path) -> None:

@@ -82,10 +82,13 @@ export class PaintedMask {
     }
     context.globalCompositeOperation = stroke.erase ? "destination-out" : "source-over";
     context.lineWidth = stroke.size;
-    context.beginPath();
     const [[x, y], ...rest] = stroke.points;
+    context.beginPath();
+    context.arc(x, y, stroke.size / 2, 0, 2 * Math.PI); // a canvas draws no line of length zero, whatever its caps
+    context.fill();
+    context.beginPath();
     context.moveTo(x, y);
-    for (const point of rest.length ? rest : [[x, y]]) context.lineTo(point[0], point[1]);
+    for (const point of rest) context.lineTo(point[0], point[1]);
     context.stroke();
   }
 

@@ -97,6 +97,17 @@ def test_a_painted_region_is_the_mask_of_the_edit(page: Page, service: str) -> N
     expect(page.locator("#facts .good")).to_be_visible()
 
 
+def test_a_click_paints_a_dot_that_undo_takes_and_redo_brings_back(page: Page) -> None:
+    choose_sample(page)
+    page.get_by_role("button", name="Paint the region of instruction 1").click()
+    page.locator("canvas.overlay").first.click()
+    expect(page.locator(".region").first).to_have_text(re.compile(r"Your mask, 0\.\d%"))
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".region").first).to_have_text("Region not shown yet")
+    page.get_by_role("button", name="Redo").click()
+    expect(page.locator(".region").first).to_have_text(re.compile(r"Your mask, 0\.\d%"))
+
+
 def test_a_photograph_that_lies_on_its_side_is_painted_as_it_is_seen(page: Page, service: str) -> None:
     turned = Image.Exif()
     turned[ExifTags.Base.Orientation] = 6

@@ -29,13 +29,6 @@ def test_the_citation_names_this_version_its_licence_and_the_paper(read: Callabl
     assert citation["preferred-citation"]["title"].startswith("Focus on Your Instruction: Fine-grained")
 
 
-def test_the_licence_is_the_one_that_the_package_names() -> None:
-    text = (ROOT / "LICENSE").read_text()
-    assert project()["license"] == "Apache-2.0"
-    assert text.split()[:4] == ["Apache", "License", "Version", "2.0,"]
-    assert "END OF TERMS AND CONDITIONS" in text
-
-
 def test_images_and_manifests_are_of_this_version(read: Callable[[str], list[Any]]) -> None:
     version = project()["version"]
     (compose,), (kustomization,) = read("docker-compose.yml"), read("deploy/kubernetes/base/kustomization.yaml")

@@ -13,7 +13,7 @@ from foi_core.batching import BatchingEngine, Capacity
 from foi_core.engine import Engine, Execution
 from foi_core.graphs import GraphedUNet
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 SAMPLE = Path(__file__).parent.parent.parent / "demo" / "samples" / "scene.png"
 TWO = (SubInstruction("make the ball blue"), SubInstruction("turn the grass into sand"))

@@ -9,7 +9,7 @@ from foi_core.modulated import modulated_attention, reference
 from tests.modulation_cases import CASES, TOLERANCE, Case, deviation
 
 pytest.importorskip("triton", reason="triton is not installed")
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 STABLE_DIFFUSION = [(4096, 40), (1024, 80), (256, 160), (64, 160), (9216, 40)]  # (queries, d): 512x512, and 768x768
 

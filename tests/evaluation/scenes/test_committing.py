@@ -59,6 +59,48 @@ def test_the_digest_changes_with_the_weights_and_the_precision(engine: Engine) -
     bias.sub_(1.0)
 
 
+def asked_for(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    """The precision that the command loads the model in."""
+    loaded = []
+
+    def load(_model: str, _device: str, dtype: str, **_: object) -> Engine:
+        loaded.append(dtype)
+        raise InterruptedError
+
+    monkeypatch.setattr(main.Engine, "load", load)
+    monkeypatch.setattr("sys.argv", ["evaluation.scenes", "--device", "cpu", *arguments])
+    with pytest.raises(InterruptedError):
+        main.main()
+    return str(loaded[0])
+
+
+@pytest.mark.parametrize("part", [["--quick"], ["--report"], ["--tuning"], ["--rows", "IP2P"]])
+def test_what_goes_on_from_no_results_is_computed_in_the_precision_of_the_device(
+    part: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asked_for(monkeypatch, *part) == "auto"
+
+
+def test_a_whole_run_goes_on_in_the_precision_of_the_results_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "slowdown", lambda _: 0.5)
+    assert asked_for(monkeypatch, "--out", str(tmp_path)) == "auto"
+    results.save(tmp_path / "rows.json", [], {"dtype": "bfloat16"}, [])
+    assert asked_for(monkeypatch, "--out", str(tmp_path)) == "bfloat16"
+    assert asked_for(monkeypatch, "--out", str(tmp_path), "--dtype", "float32") == "float32"
+
+
+def test_a_whole_run_that_would_go_on_slowly_says_so_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "slowdown", lambda _: 50)
+    results.save(tmp_path / "rows.json", [], {"dtype": "bfloat16"}, [])
+    with pytest.raises(SystemExit, match="50 times slower than float32: give another --out"):
+        asked_for(monkeypatch, "--out", str(tmp_path))
+    assert asked_for(monkeypatch, "--out", str(tmp_path), "--dtype", "bfloat16") == "bfloat16"
+
+
 def test_tables_hold_only_whole_rows_and_the_seeds_that_all_of_them_have() -> None:
     made = [
         *(record("A", case, "sky", [0.1], sample=sample) for case in (1, 2) for sample in (0, 1)),
