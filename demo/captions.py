@@ -12,7 +12,7 @@ import numpy as np
 from demo import edits
 from demo.scenes import GROUND, SKY, Scene
 
-MENTION_THING, MENTION_COLOUR, MENTION_SKY, MENTION_GROUND = 0.9, 0.6, 0.6, 0.6
+MENTION_THING, MENTION_COLOUR, MENTION_SKY, MENTION_GROUND = 0.9, 0.7, 0.6, 0.6
 _FRAMES = ("{}", "{}", "{}", "a picture of {}", "there is {}")
 
 

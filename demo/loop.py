@@ -28,12 +28,12 @@ class Plan:
     """How long a stage trains, and how fast. Lengths are in samples."""
 
     samples: int
-    batch: int = 32
+    batch: int = 16
     rate: float = 1e-3
     warmup: int = 10_000
     cooldown: float = 0.2  # share of the samples over which the rate falls to zero at the end
     ema_halflife: int = 12_000
-    report_every: int = 20_000
+    report_every: int = 10_000
     save_every: float = 60.0  # seconds
 
     def rate_at(self, samples: int) -> float:
