@@ -22,9 +22,7 @@ class Shape:
     """The sizes of text encoder and UNet. The latents' deviation times `latent_scaling` is what the noise adds to."""
 
     widths: tuple[int, ...]  # channels of each level, a multiple of 32; the first level has 16x16 cells
-    cross_attention: tuple[
-        bool, ...
-    ]  # whether a level attends to the text (and to itself)
+    cross_attention: tuple[bool, ...]  # which levels attend to the text, and to themselves
     text_layers: int
     latent_scaling: float
 
