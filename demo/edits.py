@@ -88,12 +88,12 @@ def random_edit(rng: np.random.Generator, scene: Scene, kind: str | None = None,
     return _object_edit(rng, scene, kind, phrase, world)
 
 
-def random_edits(rng: np.random.Generator, scene: Scene, count: int) -> list[Edit]:
+def random_edits(rng: np.random.Generator, scene: Scene, count: int, world: World = WHOLE) -> list[Edit]:
     """`count` edits of one picture that do not touch each other's subject (fewer if the scene is too small)."""
     edits: list[Edit] = []
     taken = {"night"}
     for _ in range(20 * count):
-        edit = random_edit(rng, scene)
+        edit = random_edit(rng, scene, world=world)
         if edit.kind != "nothing" and edit.subject not in taken:
             edits.append(edit)
             taken.add(edit.subject)

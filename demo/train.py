@@ -116,7 +116,7 @@ def two_stage(args: argparse.Namespace) -> None:
     setting = Setting(vae, tokenizer, WORLDS[args.world], SHAPE, work, args.threads)
     first, second = Plan(args.caption_samples), Plan(args.instruction_samples)
     networks = train_text_to_image(work / "text-to-image", setting, first, args.scenes)
-    folder = work / f"instructions-{args.leak}"
+    folder = work / f"instructions-{args.caption_samples}-{args.leak}"  # what it starts from, and what it learns
     networks = train_instructions(folder, setting, networks, second, args.leak, args.scenes)
     vae.register_to_config(scaling_factor=SHAPE.latent_scaling)
     bundle.write(args.bundle, vae, tokenizer, networks, ModelDefaults(num_inference_steps=50), folder / "log.jsonl")

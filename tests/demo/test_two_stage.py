@@ -155,7 +155,7 @@ def test_two_stages_make_a_bundle_that_edits(tmp_path: Path, monkeypatch: pytest
     train.main([*command, "--caption-samples", "64", "--instruction-samples", "64", "--scenes", "4", "--device", "cpu"])
 
     stages = sorted(path.parent.name for path in (tmp_path / "work").rglob("log.jsonl"))
-    assert stages == ["instructions-0.6", "text-to-image"]
+    assert stages == ["instructions-64-0.6", "text-to-image"]
     for log in (tmp_path / "work").rglob("log.jsonl"):
         assert "| 64 |" in grounding.table(log, "paper")
     assert UNet2DConditionModel.load_config(tmp_path / "model" / "unet")["in_channels"] == 8
