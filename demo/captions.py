@@ -1,6 +1,7 @@
 """Captions of the procedural world: what a picture shows, in words whose order, wording and choice vary.
 
-A colour always stands before its noun: CLIP's text encoder is causal, so only then does the noun know its colour.
+A colour and a place always stand before their noun: CLIP's text encoder is causal, so only then does the noun know
+them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from demo import edits
 from demo.scenes import GROUND, SKY, Scene
 
 MENTION_THING, MENTION_COLOUR, MENTION_SKY, MENTION_GROUND = 0.9, 0.7, 0.6, 0.6
+MENTION_PLACES = 0.5  # share of captions that say where each thing is
+_PLACES = ("on the left", "in the middle", "on the right")
 _FRAMES = ("{}", "{}", "{}", "a picture of {}", "there is {}")
 
 
@@ -34,10 +37,11 @@ class Caption:
 _Phrase = tuple[str, str, tuple[int, ...]]  # its words, its noun, what the noun names
 
 
-def random_caption(rng: np.random.Generator, scene: Scene) -> Caption:
+def random_caption(rng: np.random.Generator, scene: Scene, mention_places: float = MENTION_PLACES) -> Caption:
     """One of the many captions of `scene`; at least one thing of it is named."""
+    placed = rng.random() < mention_places
     chosen = [i for i in rng.permutation(len(scene.things)) if rng.random() < MENTION_THING]
-    things = [_thing(rng, scene, int(i)) for i in chosen or [rng.integers(len(scene.things))]]
+    things = [_thing(rng, scene, int(i), placed) for i in chosen or [rng.integers(len(scene.things))]]
     sky: list[_Phrase] = [(f"{_article(scene.sky)} {scene.sky} sky", "sky", (SKY,))]
     ground: list[_Phrase] = [(scene.ground, scene.ground, (GROUND,))]
     sky, ground = sky * (rng.random() < MENTION_SKY), ground * (rng.random() < MENTION_GROUND)
@@ -51,21 +55,31 @@ def random_caption(rng: np.random.Generator, scene: Scene) -> Caption:
             pieces += [" on ", *ground]
         if sky:
             pieces = ["under ", *sky, ", ", *pieces] if rng.random() < 0.3 else [*pieces, " under ", *sky]
-    before, after = str(rng.choice(_FRAMES)).split("{}")
+    before, after = ("{}" if placed else str(rng.choice(_FRAMES))).split("{}")
     return _written([before, *pieces, after])
 
 
 def vocabulary() -> list[str]:
     """Every word that a caption or an instruction of this world can hold."""
-    return sorted({*edits.vocabulary(), "a", "and", "on", "under", "there", "is", "picture", "of"})
+    return sorted(
+        {*edits.vocabulary(), "a", "and", "on", "under", "there", "is", "picture", "of", *" ".join(_PLACES).split()}
+    )
 
 
-def _thing(rng: np.random.Generator, scene: Scene, index: int) -> _Phrase:
+def _thing(rng: np.random.Generator, scene: Scene, index: int, placed: bool) -> _Phrase:
     thing = scene.things[index]
-    if rng.random() < MENTION_COLOUR:
-        return f"{_article(thing.colour)} {thing.colour} {thing.kind}", thing.kind, (index,)
+    coloured = rng.random() < MENTION_COLOUR
+    words = f"{_article(thing.colour)} {thing.colour} {thing.kind}" if coloured else f"a {thing.kind}"
+    if placed:
+        words = f"{_place(scene, index)} {words}"
     same = tuple(i for i, other in enumerate(scene.things) if other.kind == thing.kind)
-    return f"a {thing.kind}", thing.kind, same
+    return words, thing.kind, (index,) if placed or coloured else same
+
+
+def _place(scene: Scene, index: int) -> str:
+    """Left or right of two things, or in the middle of three."""
+    rank = sum(other.x < scene.things[index].x for other in scene.things)
+    return _PLACES[round(rank * (len(_PLACES) - 1) / max(len(scene.things) - 1, 1))]
 
 
 def _joined(phrases: list[_Phrase], comma: str, last: str) -> list[str | _Phrase]:

@@ -97,14 +97,14 @@ def train_text_to_image(folder: Path, setting: Setting, plan: Plan, scenes: int)
 
 
 def probe(setting: Setting) -> Probe:
-    """Every noun of a caption of each of PROBED scenes that no training sees."""
+    """Every noun of a caption of each of PROBED scenes that no training sees; no caption says where a thing is."""
     world, tokenizer = setting.world, setting.tokenizer
     seeds = range(TUNING_SEED, TUNING_SEED + PROBED)
     latents = setting.pictures("scenes", partial(picture_of, world), seeds)[:, 0]
     texts, questions = [], []
     for row, seed in enumerate(seeds):
         scene = scene_of(world, seed)
-        caption, shown = random_caption(np.random.default_rng([_STREAM, seed, 2]), scene), labels(scene)
+        caption, shown = random_caption(np.random.default_rng([_STREAM, seed, 2]), scene, 0), labels(scene)
         texts.append(caption.text)
         for noun in caption.nouns:
             columns = token_columns(tokenizer, caption.text, (noun.start, noun.end))
