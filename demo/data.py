@@ -19,6 +19,7 @@ from torch import Tensor
 from demo.edits import Edit, join, random_edit, random_edits
 from demo.scenes import Scene, random_scene, render
 from demo.train_vae import to_tensor
+from foi_core.model import autocast
 
 SCENES_PER_SHARD = 500
 EDITS_PER_SCENE = 5
@@ -85,7 +86,7 @@ def load_shards(paths: list[Path]) -> tuple[dict[str, Tensor], list[str], list[l
 @torch.no_grad()
 def encode(vae: AutoencoderKL, images: np.ndarray, device: torch.device) -> Tensor:
     """(n, 128, 128, 3) uint8 -> unscaled latents (n, 4, 16, 16), the distribution's mode as IP2P does."""
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast(device):
         batches = (to_tensor(images[i : i + 32], device) for i in range(0, len(images), 32))
         return torch.cat([vae.encode(batch).latent_dist.mode().float() for batch in batches])
 

@@ -37,6 +37,7 @@ from demo.models import (
 )
 from demo.train_vae import write_state
 from foi_core import masks
+from foi_core.model import autocast
 
 BATCH = 16
 LEARNING_RATE = 1e-3
@@ -203,7 +204,7 @@ def training_loss(
         * (torch.rand(n, generator=generator, device=device) < BLEND_SHARE)
     )
     noisy, velocity = noised(target, target.lerp(source, blend[:, None, None, None]), noise, alphas[t])
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast(device):
         text = networks.text_encoder(ids).last_hidden_state
         predicted = networks.unet(torch.cat([noisy, condition], 1), t, text).sample
     weight = 1 + REGION_WEIGHT * union[:, None]

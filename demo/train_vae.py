@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from demo.edits import random_edits
 from demo.models import LATENT_CHANNELS, build_vae
 from demo.scenes import random_scene, render
+from foi_core.model import autocast
 
 PICTURES = 5000
 BATCH = 8
@@ -80,7 +81,7 @@ def train(folder: Path, minutes: float, device: torch.device, workers: int) -> A
         crop = 64 if share < 0.85 else 128
         for group in optimiser.param_groups:
             group["lr"] = LEARNING_RATE * min(1, (done + 1) / (BATCH * WARMUP)) * (1 - share) + 1e-5
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             loss = _loss(vae, _crop(batch, crop))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -136,7 +137,7 @@ def refine_decoder(folder: Path, vae: AutoencoderKL, minutes: float, device: tor
         batch = to_tensor(seen[rows], device)
         for group in optimiser.param_groups:
             group["lr"] = DECODER_RATE * min(1, (done + 1) / (BATCH * WARMUP)) * (1 - share) + 1e-6
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             error = vae.decode(latents[rows]).sample - batch
         error = error.float()
         edges = sum(error.diff(dim=d).abs().mean() for d in (2, 3))

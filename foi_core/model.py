@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
+from functools import cache
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
@@ -88,9 +91,52 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_dtype(dtype: str, place: torch.device) -> torch.dtype:
-    """ "auto" is half precision where it is fast."""
+    """ "auto" is float16 on CUDA and float32 on a CPU.
+
+    Every CPU computes float32 fast, and a seed's result is then the same on all of them to within rounding. The gain of
+    bfloat16 depends on the CPU and on the model, and choosing it by a measurement could change results from one start
+    to the next: whoever wants it asks for it. Raises InvalidParameter.
+    """
     if dtype == "auto":
         return torch.float16 if place.type == "cuda" else torch.float32
     if dtype not in DTYPES:
         raise InvalidParameter("dtype", dtype, f"auto, {', '.join(DTYPES)}")
     return DTYPES[dtype]
+
+
+def autocast(place: torch.device) -> torch.autocast:
+    """For training: bfloat16 where the device computes it at least as fast as float32, else no change of precision."""
+    if place.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = slowdown(torch.bfloat16) <= 1
+    return torch.autocast(place.type, torch.bfloat16, enabled=fast)
+
+
+@cache
+def slowdown(dtype: torch.dtype) -> float:
+    """Time of a small convolution and a matrix product on this CPU, relative to float32. Measured once.
+
+    A CPU without instructions for a half precision computes it some 20 to 100 times slower: its libraries then use a
+    plain loop. No flag of the CPU tells which precisions the libraries have fast code for, so this measures it.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # then the time of this thread is all that counts, whatever else runs beside it
+    try:
+        return _seconds(dtype) / _seconds(torch.float32)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@torch.inference_mode()
+def _seconds(dtype: torch.dtype, runs: int = 5) -> float:
+    """CPU time of the fastest run after a first one."""
+    pixels, kernel = torch.ones(3, 64, 16, 16, dtype=dtype), torch.ones(64, 64, 3, 3, dtype=dtype)
+    matrix = torch.ones(256, 256, dtype=dtype)
+    times = []
+    for _ in range(runs + 1):
+        start = time.thread_time()
+        F.conv2d(pixels, kernel, padding=1)
+        matrix @ matrix
+        times.append(time.thread_time() - start)
+    return min(times[1:])
