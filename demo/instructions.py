@@ -16,7 +16,7 @@ from torch import Tensor
 
 from demo.data import TUNING_SEED
 from demo.grounding import Probe, Question, cells
-from demo.loop import Plan, autocast, train
+from demo.loop import Plan, train
 from demo.models import (
     LATENT_CHANNELS,
     MAX_TOKENS,
@@ -30,6 +30,7 @@ from demo.models import (
 from demo.pairs import pair_of, pictures_of
 from demo.text_to_image import Setting
 from demo.train_unet import noised, record_cross_attention
+from foi_core.model import autocast
 
 DROP_IMAGE, DROP_TEXT, DROP_BOTH = 0.05, 0.05, 0.05
 PROBED = 200  # held-out pairs

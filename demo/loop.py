@@ -10,12 +10,10 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from demo.train_vae import write_state
@@ -109,15 +107,3 @@ def train(
             print(f"{done} samples, {done / seconds:.1f} a second, loss {total / count:.4f}", flush=True)
             save()
     return average
-
-
-@cache
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where it is fast: on a GPU, and on a CPU that is measured to be."""
-    best: dict[torch.dtype, float] = {}
-    for dtype in 3 * (torch.float32, torch.bfloat16) if device.type == "cpu" else ():
-        images, kernel = torch.ones(32, 64, 16, 16, dtype=dtype), torch.ones(64, 64, 3, 3, dtype=dtype)
-        begun = time.perf_counter()
-        F.conv2d(images, kernel, padding=1)
-        best[dtype] = min(best.get(dtype, 1e9), time.perf_counter() - begun)
-    return torch.autocast(device.type, torch.bfloat16, enabled=not best or best[torch.bfloat16] <= best[torch.float32])

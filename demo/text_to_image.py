@@ -21,7 +21,7 @@ from demo.captions import random_caption
 from demo.data import TUNING_SEED
 from demo.grounding import Probe, Question, cells
 from demo.latents import cached
-from demo.loop import Plan, autocast, train
+from demo.loop import Plan, train
 from demo.models import (
     LATENT_CHANNELS,
     MAX_TOKENS,
@@ -35,6 +35,7 @@ from demo.models import (
 )
 from demo.scenes import GROUND, SKY, Scene, World, labels, random_scene, render
 from demo.train_unet import noised, record_cross_attention
+from foi_core.model import autocast
 
 NULL_SHARE = 0.1
 PROBED = 128  # held-out scenes
