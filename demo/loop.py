@@ -77,8 +77,8 @@ def train(
         write_state(checkpoint, {**states, **progress})
 
     decay = 0.5 ** (plan.batch / plan.ema_halflife)
-    begun = saved = time.monotonic()
-    begun -= seconds
+    saved, since = time.monotonic(), done
+    begun = saved - seconds
     while done < plan.samples:
         for group in optimiser.param_groups:
             group["lr"] = plan.rate_at(done)
@@ -103,7 +103,9 @@ def train(
             total, count = 0.0, 0
             save()
         elif time.monotonic() - saved > plan.save_every:
-            saved = time.monotonic()
-            print(f"{done} samples, {done / seconds:.1f} a second, loss {total / count:.4f}", flush=True)
+            now = time.monotonic()
+            speed = (done - since) / (now - saved)
+            print(f"{done} samples, {speed:.1f} a second, loss {total / count:.4f}", flush=True)
+            saved, since = now, done
             save()
     return average

@@ -1,6 +1,9 @@
 """Stage 1 of the two-stage recipe: a text-to-image model of the procedural world, from nothing, on captions alone.
 
 Text encoder and UNet learn together. No loss looks at attention.
+
+Some pictures have been edited, and their text is the instruction ("make the sky orange", with an orange sky): the text
+encoder is frozen afterwards, so it has to hear an instruction's words here, as CLIP has heard all words.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from transformers import CLIPTokenizer
 
 from demo.captions import random_caption
 from demo.data import TUNING_SEED
+from demo.edits import random_edit
 from demo.grounding import Probe, Question, cells
 from demo.latents import cached
 from demo.loop import Plan, train
@@ -38,18 +42,25 @@ from demo.train_unet import noised, record_cross_attention
 from foi_core.model import autocast
 
 NULL_SHARE = 0.1
+INSTRUCTION_SHARE = 0.15  # of the pictures
 PROBED = 128  # held-out scenes
 
 _STREAM = 13
 
 
-def scene_of(world: World, seed: int) -> Scene:
-    return random_scene(np.random.default_rng([_STREAM, seed]), world)
+def shown(world: World, seed: int) -> tuple[Scene, str | None]:
+    """A scene, and the instruction that led to it; None for most."""
+    rng = np.random.default_rng([_STREAM, seed])
+    scene = random_scene(rng, world)
+    if rng.random() >= INSTRUCTION_SHARE:
+        return scene, None
+    edit = random_edit(rng, scene, world=world)
+    return edit.apply(scene), edit.instruction
 
 
 def picture_of(world: World, seed: int) -> np.ndarray:
     """(1, 128, 128, 3) uint8."""
-    return render(scene_of(world, seed))[None]
+    return render(shown(world, seed)[0])[None]
 
 
 @dataclass(frozen=True)
@@ -69,17 +80,17 @@ class Setting:
 
 
 def train_text_to_image(folder: Path, setting: Setting, plan: Plan, scenes: int) -> Networks:
-    """Trains on captions of `scenes` scenes until `plan.samples`; returns the moving average."""
+    """Trains on texts of `scenes` scenes until `plan.samples`; returns the moving average."""
     world, shape, tokenizer, device = setting.world, setting.shape, setting.tokenizer, setting.vae.device
     latents = setting.pictures("scenes", partial(picture_of, world), range(scenes))[:, 0]
-    drawn = [scene_of(world, seed) for seed in range(scenes)]
+    drawn = [shown(world, seed) for seed in range(scenes)]
     alphas = build_scheduler().alphas_cumprod.to(device)
     precision = autocast(device)
 
     def loss(networks: Networks, k: int) -> Tensor:
         rng = np.random.default_rng([_STREAM, k, 1])
         rows = rng.integers(scenes, size=plan.batch)
-        texts = ["" if rng.random() < NULL_SHARE else random_caption(rng, drawn[i]).text for i in rows]
+        texts = ["" if rng.random() < NULL_SHARE else text_of(rng, *drawn[i]) for i in rows]
         # A random length: with all tokens always, most of what a short caption's attention sees would be padding.
         ids = token_ids(tokenizer, texts, int(rng.integers(2, MAX_TOKENS + 1))).to(device)
         x0 = latents[torch.from_numpy(rows)].float()
@@ -97,6 +108,10 @@ def train_text_to_image(folder: Path, setting: Setting, plan: Plan, scenes: int)
     return train(folder, networks, loss, probe(setting), plan)
 
 
+def text_of(rng: np.random.Generator, scene: Scene, instruction: str | None) -> str:
+    return random_caption(rng, scene).text if instruction is None else instruction
+
+
 def probe(setting: Setting) -> Probe:
     """Every noun of a caption of each of PROBED scenes that no training sees; no caption says where a thing is."""
     world, tokenizer = setting.world, setting.tokenizer
@@ -104,12 +119,12 @@ def probe(setting: Setting) -> Probe:
     latents = setting.pictures("scenes", partial(picture_of, world), seeds)[:, 0]
     texts, questions = [], []
     for row, seed in enumerate(seeds):
-        scene = scene_of(world, seed)
-        caption, shown = random_caption(np.random.default_rng([_STREAM, seed, 2]), scene, 0), labels(scene)
+        scene, _ = shown(world, seed)
+        caption, pixels = random_caption(np.random.default_rng([_STREAM, seed, 2]), scene, 0), labels(scene)
         texts.append(caption.text)
         for noun in caption.nouns:
             columns = token_columns(tokenizer, caption.text, (noun.start, noun.end))
             group = {SKY: "sky", GROUND: "ground"}.get(noun.labels[0], "object")
-            questions.append(Question(row, columns, cells(np.isin(shown, noun.labels)), group))
+            questions.append(Question(row, columns, cells(np.isin(pixels, noun.labels)), group))
     ids = token_ids(tokenizer, texts, MAX_TOKENS).to(latents.device)
     return Probe(latents.float(), None, ids, questions, setting.shape.latent_scaling)
