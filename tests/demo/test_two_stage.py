@@ -10,7 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
 
-from demo import bundle, grounding, instructions, latents, text_to_image, train
+from demo import bundle, edits, grounding, instructions, latents, text_to_image, train
 from demo.captions import random_caption, vocabulary
 from demo.grounding import Question, figures
 from demo.instructions import with_image_channels
@@ -42,6 +42,17 @@ def test_a_caption_names_what_is_there_and_fits(world: World) -> None:
             before = caption.text[: noun.start].split()
             if before[-1:] and before[-1] in world.colours and noun.labels[0] >= 0:
                 assert [scene.things[label].colour for label in noun.labels] == [before[-1]]
+
+
+def test_every_word_of_an_instruction_is_heard_with_the_picture_that_it_leads_to() -> None:
+    heard = [text_to_image.shown(WHOLE, seed) for seed in range(2000)]
+    instructions = [instruction for _, instruction in heard if instruction is not None]
+    assert 0.1 < len(instructions) / len(heard) < 0.2
+    of_edits = {word for phrases in edits._PHRASES.values() for phrase in phrases for word in phrase.split()}
+    assert {word for word in of_edits if "{" not in word} <= {word for text in instructions for word in text.split()}
+    for scene, instruction in heard:
+        if instruction is not None and instruction.startswith("make the sky"):
+            assert instruction == f"make the sky {scene.sky}"
 
 
 def test_labels_say_what_each_pixel_shows() -> None:
