@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionInstructPix2PixPipeline
+from transformers import CLIPTokenizer
 
 from demo.edits import vocabulary
-from demo.models import build_scheduler, build_tokenizer, build_vae
-from demo.train_unet import DemoNetworks
+from demo.models import Networks, build_scheduler, build_tokenizer, build_vae
+from demo.train_unet import demo_networks
 from foi_core.model import DEFAULTS_FILE
 from foi_core.spec import ModelDefaults
 
@@ -23,12 +24,18 @@ DEFAULTS = ModelDefaults(num_inference_steps=50, guidance_scale=1.5, image_guida
 """What suits this small model; chosen on tuning scenes (see its card)."""
 
 
-def write(folder: Path, vae: AutoencoderKL, checkpoint: Path) -> None:
-    """Writes the moving average of `checkpoint` and the VAE as one folder, with its defaults and the training log."""
+def write_checkpoint(folder: Path, vae: AutoencoderKL, checkpoint: Path) -> None:
+    """Writes the moving average of the supervised recipe's `checkpoint`."""
     tokenizer = build_tokenizer(vocabulary())
-    networks = DemoNetworks(tokenizer)
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    networks.load_state_dict(state["average"])
+    networks = demo_networks(tokenizer)
+    networks.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
+    write(folder, vae, tokenizer, networks, DEFAULTS, checkpoint.parent / "log.jsonl")
+
+
+def write(
+    folder: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, networks: Networks, defaults: ModelDefaults, log: Path
+) -> None:
+    """Writes the networks as one folder, with the defaults that suit them and the training's log, if there is one."""
     pipeline = StableDiffusionInstructPix2PixPipeline(
         vae=vae,
         text_encoder=networks.text_encoder,
@@ -41,8 +48,7 @@ def write(folder: Path, vae: AutoencoderKL, checkpoint: Path) -> None:
     )
     pipeline.to(torch.float16)
     pipeline.save_pretrained(folder, safe_serialization=True)
-    (folder / DEFAULTS_FILE).write_text(json.dumps(asdict(DEFAULTS), indent=2) + "\n")
-    log = checkpoint.parent / "log.jsonl"
+    (folder / DEFAULTS_FILE).write_text(json.dumps(asdict(defaults), indent=2) + "\n")
     if log.exists():
         shutil.copy(log, folder / log.name)
 
@@ -63,7 +69,7 @@ def main() -> None:
         vae.load_state_dict(torch.load(work / "vae.pt", map_location="cpu", weights_only=True)["vae"])
     else:
         vae = load_vae(root / "model")
-    write(root / "model", vae.eval(), work / "unet.pt")
+    write_checkpoint(root / "model", vae.eval(), work / "unet.pt")
     print(f"bundle written: {megabytes(root / 'model'):.1f} MB")
 
 

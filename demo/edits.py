@@ -7,9 +7,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from demo.scenes import COLOURS, GROUNDS, KINDS, SKIES, Scene, Thing, changed_region, render
+from demo.scenes import (
+    COLOURS,
+    EDIT_KINDS,
+    GROUNDS,
+    KINDS,
+    SKIES,
+    WHOLE,
+    Scene,
+    Thing,
+    World,
+    changed_region,
+    render,
+)
 
-EDIT_KINDS = ("recolour", "replace", "remove", "hat", "sun", "sky", "ground", "night", "nothing")
 # How often a training picture shows each kind: what is hard to learn comes more often.
 _SHARES = dict(zip(EDIT_KINDS, (0.30, 0.16, 0.14, 0.06, 0.04, 0.12, 0.12, 0.03, 0.03), strict=True))
 
@@ -57,31 +68,32 @@ class Edit:
         return region | changed_region(before, render(self.without(scene))) if self.without else region
 
 
-def random_edit(rng: np.random.Generator, scene: Scene, kind: str | None = None) -> Edit:
-    """A random edit that makes sense in `scene`; `kind` is one of EDIT_KINDS, drawn if None."""
+def random_edit(rng: np.random.Generator, scene: Scene, kind: str | None = None, world: World = WHOLE) -> Edit:
+    """A random edit that makes sense in `scene`; `kind` is one of the world's, drawn if None."""
     if kind is None:
-        kind = str(rng.choice(EDIT_KINDS, p=[_SHARES[k] for k in EDIT_KINDS]))
+        shares = np.array([_SHARES[k] for k in world.edit_kinds])
+        kind = str(rng.choice(world.edit_kinds, p=shares / shares.sum()))
     phrase = str(rng.choice(_PHRASES[kind]))
     if kind == "sky":
-        colour = _other(rng, SKIES, scene.sky)
+        colour = _other(rng, world.skies, scene.sky)
         return Edit(kind, phrase.format(c=colour), "sky", "sky", lambda s: replace(s, sky=colour))
     if kind == "ground":
-        ground = _other(rng, GROUNDS, scene.ground)
+        ground = _other(rng, world.grounds, scene.ground)
         text = phrase.format(a=scene.ground, b=ground)
         return Edit(kind, text, scene.ground, "ground", lambda s: replace(s, ground=ground))
     if kind == "sun":
         return Edit(kind, phrase, "sun", "sun", lambda s: replace(s, sun=True))
     if kind == "night":
         return Edit(kind, phrase, "night", "night", lambda s: replace(s, night=True))
-    return _object_edit(rng, scene, kind, phrase)
+    return _object_edit(rng, scene, kind, phrase, world)
 
 
-def random_edits(rng: np.random.Generator, scene: Scene, count: int) -> list[Edit]:
+def random_edits(rng: np.random.Generator, scene: Scene, count: int, world: World = WHOLE) -> list[Edit]:
     """`count` edits of one picture that do not touch each other's subject (fewer if the scene is too small)."""
     edits: list[Edit] = []
     taken = {"night"}
     for _ in range(20 * count):
-        edit = random_edit(rng, scene)
+        edit = random_edit(rng, scene, world=world)
         if edit.kind != "nothing" and edit.subject not in taken:
             edits.append(edit)
             taken.add(edit.subject)
@@ -106,7 +118,7 @@ def vocabulary() -> list[str]:
     return sorted(w for w in words if w)
 
 
-def _object_edit(rng: np.random.Generator, scene: Scene, kind: str, phrase: str) -> Edit:
+def _object_edit(rng: np.random.Generator, scene: Scene, kind: str, phrase: str, world: World) -> Edit:
     index = int(rng.integers(len(scene.things)))
     thing = scene.things[index]
     twins = sum(t.kind == thing.kind for t in scene.things) > 1
@@ -120,10 +132,10 @@ def _object_edit(rng: np.random.Generator, scene: Scene, kind: str, phrase: str)
         return scene.without_thing(_find(scene, thing))
 
     if kind == "recolour":
-        colour = _other(rng, COLOURS, thing.colour)
+        colour = _other(rng, world.colours, thing.colour)
         return Edit(kind, phrase.format(a=name, c=colour), thing.kind, subject, change(colour=colour))
     if kind == "replace":
-        other = _other(rng, KINDS, thing.kind)
+        other = _other(rng, world.kinds, thing.kind)
         return Edit(kind, phrase.format(a=name, b=other), thing.kind, subject, change(kind=other), erase)
     if kind == "hat":
         return Edit(kind, phrase.format(a=name), "hat", subject, change(hat=True))
@@ -137,5 +149,5 @@ def _find(scene: Scene, thing: Thing) -> int:
     return next(i for i, t in enumerate(scene.things) if (t.x, t.y) == (thing.x, thing.y))
 
 
-def _other(rng: np.random.Generator, choices: dict[str, tuple[int, int, int]] | tuple[str, ...], now: str) -> str:
+def _other(rng: np.random.Generator, choices: tuple[str, ...], now: str) -> str:
     return str(rng.choice([c for c in choices if c != now]))

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
+import torch
 from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DConditionModel
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 MAX_TOKENS = 40  # four sub-instructions; few padding tokens keep the null branch's attention honest
 TEXT_WIDTH = 128
 LATENT_CHANNELS = 4
 LATENT_SCALING = 0.5
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of text encoder and UNet. The latents' deviation times `latent_scaling` is what the noise adds to."""
+
+    widths: tuple[int, ...]  # channels of each level, a multiple of 32; the first level has 16x16 cells
+    cross_attention: tuple[bool, ...]  # which levels attend to the text, and to themselves
+    text_layers: int
+    latent_scaling: float
+
+
+class Networks(nn.Module):
+    """What a training trains, and what its moving average copies."""
+
+    def __init__(self, text_encoder: CLIPTextModel, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder
+        self.unet = unet
 
 
 def build_tokenizer(words: list[str]) -> CLIPTokenizer:
@@ -31,13 +53,26 @@ def build_tokenizer(words: list[str]) -> CLIPTokenizer:
     return tokenizer
 
 
-def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+def token_ids(tokenizer: CLIPTokenizer, texts: list[str], length: int) -> Tensor:
+    """Padded to one length, `length` or that of the longest text: (n, tokens) int64."""
+    rows = tokenizer(texts).input_ids
+    longest = max(length, *map(len, rows))
+    return torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in rows])
+
+
+def token_columns(tokenizer: CLIPTokenizer, text: str, span: tuple[int, int]) -> list[int]:
+    """The tokens of `text` that hold any of its characters span[0] to span[1] (exclusive)."""
+    offsets = tokenizer(text, return_offsets_mapping=True).offset_mapping
+    return [j for j, (start, end) in enumerate(offsets) if start < span[1] and end > span[0]]
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer, layers: int = 2) -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=TEXT_WIDTH,
             intermediate_size=4 * TEXT_WIDTH,
-            num_hidden_layers=2,
+            num_hidden_layers=layers,
             num_attention_heads=4,
             max_position_embeddings=MAX_TOKENS,
             projection_dim=TEXT_WIDTH,
@@ -63,17 +98,21 @@ def build_vae() -> AutoencoderKL:
     )
 
 
-def build_unet() -> UNet2DConditionModel:
-    """Eight input channels, as IP2P's: the noisy latent and the image latent."""
+ATTENDING = Shape(widths=(96, 160), cross_attention=(True, True), text_layers=2, latent_scaling=LATENT_SCALING)
+
+
+def build_unet(shape: Shape = ATTENDING, in_channels: int = 2 * LATENT_CHANNELS) -> UNet2DConditionModel:
+    """Eight input channels are IP2P's: the noisy latent and the image latent."""
+    kinds = ["CrossAttn" * attends + "{}Block2D" for attends in shape.cross_attention]
     return UNet2DConditionModel(
         sample_size=16,
-        in_channels=2 * LATENT_CHANNELS,
+        in_channels=in_channels,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(96, 160),
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=shape.widths,
+        down_block_types=tuple(kind.format("Down") for kind in kinds),
+        up_block_types=tuple(kind.format("Up") for kind in reversed(kinds)),
         layers_per_block=1,
-        attention_head_dim=(3, 5),  # diffusers reads this as the number of heads: 32 channels each
+        attention_head_dim=tuple(w // 32 for w in shape.widths),  # diffusers reads this as the number of heads
         cross_attention_dim=TEXT_WIDTH,
         norm_num_groups=16,
     )

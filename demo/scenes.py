@@ -40,8 +40,31 @@ GROUNDS: dict[str, tuple[int, int, int]] = {
     "water": (50, 115, 165),
 }
 KINDS = ("ball", "box", "star", "heart", "tree", "house")
+EDIT_KINDS = ("recolour", "replace", "remove", "hat", "sun", "sky", "ground", "night", "nothing")
 SUN_CENTRE, SUN_RADIUS = (106, 20), 12
 HAT_COLOUR = (35, 35, 42)
+
+
+@dataclass(frozen=True)
+class World:
+    """What scenes are made of, and the kinds of edits that they get."""
+
+    kinds: tuple[str, ...]
+    colours: tuple[str, ...]
+    skies: tuple[str, ...]
+    grounds: tuple[str, ...]
+    edit_kinds: tuple[str, ...]
+
+
+WHOLE = World(KINDS, tuple(COLOURS), tuple(SKIES), tuple(GROUNDS), EDIT_KINDS)
+SMALL = World(
+    kinds=("ball", "star", "tree", "house"),
+    colours=("red", "yellow", "blue", "purple", "white"),
+    skies=("blue", "orange"),
+    grounds=("grass", "sand"),
+    edit_kinds=("recolour", "replace", "remove", "sky", "ground", "nothing"),
+)
+WORLDS = {"whole": WHOLE, "small": SMALL}
 
 
 @dataclass(frozen=True)
@@ -75,13 +98,13 @@ class Scene:
         return replace(self, things=(*self.things[:index], *self.things[index + 1 :]))
 
 
-def random_scene(rng: np.random.Generator) -> Scene:
+def random_scene(rng: np.random.Generator, world: World = WHOLE) -> Scene:
     """Two or three objects side by side on the ground; one scene in six has two of the same kind."""
     count = int(rng.integers(2, 4))
-    kinds = [str(k) for k in rng.permutation(KINDS)[:count]]
+    kinds = [str(k) for k in rng.permutation(world.kinds)[:count]]
     if rng.random() < 1 / 6:
         kinds[1] = kinds[0]
-    colours = rng.permutation(list(COLOURS))[:count]
+    colours = rng.permutation(world.colours)[:count]
     slot = SIZE / count
     largest = 26 if count == 2 else 20
     horizon = int(rng.integers(52, 72))
@@ -94,8 +117,8 @@ def random_scene(rng: np.random.Generator) -> Scene:
         things.append(Thing(kind, str(colour), x, bottom - radius, radius))
     order = [things[int(i)] for i in rng.permutation(count)]
     return Scene(
-        sky=str(rng.choice(list(SKIES))),
-        ground=str(rng.choice(list(GROUNDS))),
+        sky=str(rng.choice(world.skies)),
+        ground=str(rng.choice(world.grounds)),
         horizon=horizon,
         things=tuple(order),
         texture=int(rng.integers(2**31)),
@@ -114,6 +137,20 @@ def render(scene: Scene) -> np.ndarray:
     if scene.night:
         picture = picture * np.array([0.28, 0.32, 0.52], np.float32) + np.array([2, 4, 20], np.float32)
     return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+
+
+SKY, GROUND, SUN = -1, -2, -3
+
+
+def labels(scene: Scene) -> np.ndarray:
+    """What each pixel shows: SKY, GROUND, SUN or the index of a thing, hat and trunk included, (128, 128) int."""
+    shown = np.where(np.arange(SIZE) < scene.horizon, SKY, GROUND)[:, None].repeat(SIZE, axis=1)
+    if scene.sun:
+        shown[_coverage("ball", *SUN_CENTRE, SUN_RADIUS) > 0.5] = SUN
+    for i, thing in enumerate(scene.things):
+        for _, coverage in _layers(thing):
+            shown[coverage > 0.5] = i
+    return shown
 
 
 def changed_region(before: np.ndarray, after: np.ndarray) -> np.ndarray:

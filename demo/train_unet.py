@@ -26,7 +26,15 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from demo.data import EDITS_PER_SCENE, load_shards
 from demo.edits import vocabulary
-from demo.models import LATENT_SCALING, MAX_TOKENS, build_scheduler, build_text_encoder, build_tokenizer, build_unet
+from demo.models import (
+    LATENT_SCALING,
+    MAX_TOKENS,
+    Networks,
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    build_unet,
+)
 from demo.train_vae import write_state
 from foi_core import masks
 from foi_core.model import autocast
@@ -43,13 +51,8 @@ BLEND_SHARE = 0.5
 REPORT_EVERY = 60.0  # seconds
 
 
-class DemoNetworks(nn.Module):
-    """What stage 3 trains, and what its moving average copies."""
-
-    def __init__(self, tokenizer: CLIPTokenizer) -> None:
-        super().__init__()
-        self.text_encoder: CLIPTextModel = build_text_encoder(tokenizer)
-        self.unet: UNet2DConditionModel = build_unet()
+def demo_networks(tokenizer: CLIPTokenizer) -> Networks:
+    return Networks(build_text_encoder(tokenizer), build_unet())
 
 
 class RecordingProcessor(AttnProcessor):  # type: ignore[misc]  # diffusers is untyped to mypy
@@ -116,7 +119,7 @@ def train(
     path.
     """
     tokenizer = build_tokenizer(vocabulary())
-    networks, average = DemoNetworks(tokenizer).to(device), DemoNetworks(tokenizer).to(device)
+    networks, average = demo_networks(tokenizer).to(device), demo_networks(tokenizer).to(device)
     if start_from is not None:
         load_bundle_weights(networks, start_from)
     average.load_state_dict(networks.state_dict())
@@ -172,7 +175,7 @@ def record_cross_attention(unet: UNet2DConditionModel) -> list[RecordingProcesso
 
 
 def training_loss(
-    networks: DemoNetworks,
+    networks: Networks,
     recorders: list[RecordingProcessor],
     data: Dataset,
     rows: Tensor,
@@ -211,11 +214,13 @@ def training_loss(
     return total, (denoising.item(), attention.item(), sink.item())
 
 
-def noised(x0: Tensor, carrier: Tensor, noise: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+def noised(
+    x0: Tensor, carrier: Tensor, noise: Tensor, alpha_bar: Tensor, scaling: float = LATENT_SCALING
+) -> tuple[Tensor, Tensor]:
     """Noisy latent made from `carrier`, and the velocity that leads from it to `x0` (unscaled latents in, scaled
     out)."""
     a, s = alpha_bar.sqrt()[:, None, None, None], (1 - alpha_bar).sqrt()[:, None, None, None]
-    x0, carrier = x0 * LATENT_SCALING, carrier * LATENT_SCALING
+    x0, carrier = x0 * scaling, carrier * scaling
     noisy = a * carrier + s * noise
     effective = (noisy - a * x0) / s
     return noisy, a * effective - s * x0
@@ -253,7 +258,7 @@ def _timesteps(n: int, generator: torch.Generator, device: torch.device) -> Tens
 
 
 @torch.no_grad()
-def held_out_figures(networks: DemoNetworks, data: Dataset, alphas: Tensor, count: int = 100) -> dict[str, float]:
+def held_out_figures(networks: Networks, data: Dataset, alphas: Tensor, count: int = 100) -> dict[str, float]:
     """At t = 800 from the noised source, on scenes not trained on: error inside the region relative to copying, and the
     median IoU of the keyword's mask (Eq. 2 with gamma 3 and tau 0.5, averaged over the 16x16 layers)."""
     singles = (i for i in range(len(data)) if (i + 1) % EDITS_PER_SCENE and data.regions[i, 0].sum() > 0.5)
@@ -282,7 +287,7 @@ def held_out_figures(networks: DemoNetworks, data: Dataset, alphas: Tensor, coun
 
 def report(
     folder: Path,
-    average: DemoNetworks,
+    average: Networks,
     held_out: Dataset,
     alphas: Tensor,
     progress: Progress,
@@ -303,8 +308,8 @@ def report(
 
 def save(
     path: Path,
-    networks: DemoNetworks,
-    average: DemoNetworks,
+    networks: Networks,
+    average: Networks,
     optimiser: torch.optim.Optimizer,
     progress: Progress,
     attention_weight: float,
@@ -319,7 +324,7 @@ def save(
     write_state(path, state)
 
 
-def load_bundle_weights(networks: DemoNetworks, bundle: Path) -> None:
+def load_bundle_weights(networks: Networks, bundle: Path) -> None:
     """Starts from a committed bundle, so that training goes on across machines."""
     networks.unet.load_state_dict(UNet2DConditionModel.from_pretrained(bundle / "unet").state_dict())
     networks.text_encoder.load_state_dict(CLIPTextModel.from_pretrained(bundle / "text_encoder").state_dict())

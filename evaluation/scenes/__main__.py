@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from demo.data import REPORTED_SEED, TUNING_SEED
+from demo.scenes import WORLDS
 from evaluation.ideas.self_attention import SelfAttentionSpread
 from evaluation.scenes import pictures, report, results, rows
 from evaluation.scenes.cases import Case, cases
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument(
         "--scenes", nargs=4, type=int, default=counts, help=f"of --rows, with 1 to 4 instructions (default {counts})"
     )
+    parser.add_argument("--world", choices=WORLDS, default="whole", help="of --rows and --tuning (default whole)")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="default: evaluation/results")
     parser.add_argument("--model", default="demo")
     parser.add_argument("--device", default="auto")
@@ -56,17 +58,19 @@ def main() -> None:
         "--dtype", default="auto", help="auto (of a whole run: that of the results which it goes on from), float32, ..."
     )
     args = parser.parse_args()
+    if args.world != "whole" and not (args.rows or args.tuning):
+        parser.error("--world goes with --rows or --tuning: what is committed is of the whole world")
     parts = args.quick or args.tuning or args.rows or args.report
     dtype = args.dtype if parts else precision(args.dtype, args.device, args.out)
     engine = Engine.load(args.model, args.device, dtype, safety_checker="off")
     watch_self_attention(engine)
     meta = provenance(engine, engine.dtype)
-    path = WORK / f"{meta['digest']}.jsonl"
+    path = WORK / args.world / f"{meta['digest']}.jsonl"
     if args.quick:
         print(report.short(run(engine, tasks(rows.QUICK, cases(REPORTED_SEED, QUICK_COUNTS), 1), path)))
     elif args.tuning or args.rows:
         first = TUNING_SEED if args.tuning else REPORTED_SEED
-        chosen = cases(first, {k: count for k, count in enumerate(args.scenes, start=1) if count})
+        chosen = cases(first, {k: count for k, count in enumerate(args.scenes, start=1) if count}, WORLDS[args.world])
         print(report.short(run(engine, tasks(named(args.rows), chosen, args.samples), path)))
     elif args.report:
         draw(engine, args.out)

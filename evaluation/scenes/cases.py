@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 
 from demo.edits import Edit, random_edit, random_edits
-from demo.scenes import Scene, Thing, changed_region, random_scene, render
+from demo.scenes import WHOLE, Scene, Thing, World, changed_region, random_scene, render
 from evaluation.scenes.metrics import near
 
 SEEDS_PER_COUNT = 100_000  # seeds set aside for each number of edits, so that sets of different k never share a scene
@@ -91,7 +91,7 @@ class Case:
         return [self.scene.things[int(index)] for _, found, index in subjects if found]
 
 
-def cases(first_seed: int, counts: Mapping[int, int]) -> list[Case]:
+def cases(first_seed: int, counts: Mapping[int, int], world: World = WHOLE) -> list[Case]:
     """`counts[k]` cases with k edits each, for every k in `counts`: the same ones at every call.
 
     A larger count only appends cases of that k: every k has its own block of seeds from `first_seed + k * 100_000`.
@@ -100,17 +100,17 @@ def cases(first_seed: int, counts: Mapping[int, int]) -> list[Case]:
     for k, count in sorted(counts.items()):
         if not 1 <= k <= MAX_EDITS:
             raise ValueError(f"a case has 1 to {MAX_EDITS} edits, not {k}")
-        block = list(islice(_block(first_seed + k * SEEDS_PER_COUNT, k), count))
+        block = list(islice(_block(first_seed + k * SEEDS_PER_COUNT, k, world), count))
         if len(block) < count:
             raise ValueError(f"{SEEDS_PER_COUNT} seeds gave {len(block)} cases of {k} edits; ask for no more than that")
         found += block
     return found
 
 
-def _block(first_seed: int, k: int) -> Iterator[Case]:
+def _block(first_seed: int, k: int, world: World) -> Iterator[Case]:
     for seed in range(first_seed, first_seed + SEEDS_PER_COUNT):
         rng = np.random.default_rng([_STREAM, seed])
-        scene = random_scene(rng)
-        edits = [random_edit(rng, scene)] if k == 1 else random_edits(rng, scene, k)
+        scene = random_scene(rng, world)
+        edits = [random_edit(rng, scene, world=world)] if k == 1 else random_edits(rng, scene, k, world)
         if len(edits) == k and all(edit.kind != "nothing" for edit in edits):
             yield Case(seed, scene, tuple(edits))

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from demo.measures import average_precision
 from demo.scenes import SIZE
 from evaluation.appended import cut_torn_line
 from evaluation.ideas.diffedit import NOISES, diffedit_mask
@@ -158,7 +159,7 @@ def measure(engine: Engine, task: Task, result: EditResult) -> Record:
         record["iou"] = rounded([metrics.iou(mask, truth) for mask, truth in pairs])
         record["boundary"] = rounded([metrics.boundary_f(mask, truth) for mask, truth in pairs])
         soft = zip(result.attention_maps, case.regions, strict=True)
-        record["auprc"] = rounded([None if m is None else metrics.average_precision(_fine(m), r) for m, r in soft])
+        record["auprc"] = rounded([None if m is None else average_precision(_fine(m), r) for m, r in soft])
     return record
 
 

@@ -50,7 +50,7 @@ def test_two_legs_of_training_make_a_bundle_that_edits(tmp_path: Path, monkeypat
     assert [line["samples"] for line in log] == sorted({line["samples"] for line in log})
     assert all(0 <= line["mask_iou"] <= 1 and line["denoising"] > 0 for line in log)
 
-    bundle.write(tmp_path / "model", vae, checkpoint)
+    bundle.write_checkpoint(tmp_path / "model", vae, checkpoint)
     engine = Engine.load(str(tmp_path / "model"), "cpu")
     picture = Image.fromarray(render(random_scene(np.random.default_rng(1))))
     spec = EditSpec((SubInstruction("make the sky pink"),), num_inference_steps=2, seed=0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import pytest
 
 from demo.edits import Edit
-from demo.scenes import Scene, Thing
+from demo.scenes import SMALL, Scene, Thing
 from evaluation.scenes.cases import Case, cases
 
 FIRST = 10_000_000
@@ -59,6 +61,17 @@ def test_no_two_cases_share_a_scene(drawn: list[Case]) -> None:
 def test_asking_for_more_cases_of_one_count_leaves_the_others_as_they_were() -> None:
     few, more = cases(FIRST, {1: 4, 2: 4}), cases(FIRST, {1: 9, 2: 4})
     assert [identity(c) for c in few] == [identity(c) for c in (*more[:4], *more[9:])]
+
+
+def test_cases_of_a_smaller_world_hold_only_what_it_has() -> None:
+    for case in cases(FIRST, {1: 12, 4: 12}, SMALL):
+        after = reduce(lambda scene, edit: edit.apply(scene), case.edits, case.scene)
+        for scene in (case.scene, after):
+            assert scene.sky in SMALL.skies
+            assert scene.ground in SMALL.grounds
+            assert {thing.kind for thing in scene.things} <= set(SMALL.kinds)
+            assert {thing.colour for thing in scene.things} <= set(SMALL.colours)
+        assert set(case.kinds) <= set(SMALL.edit_kinds)
 
 
 def test_a_number_of_edits_that_no_scene_is_drawn_for_is_refused() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from demo.measures import average_precision
 from evaluation.scenes.metrics import (
-    average_precision,
     boundary_f,
     interference,
     interference_ratio,
