@@ -65,7 +65,8 @@ def edge_strength(image: Tensor) -> Tensor:
     strength = (across.square() + down.square()).sum(dim=0).flatten()
     ordered = strength.sort().values
     rank = torch.searchsorted(ordered, strength) + torch.searchsorted(ordered, strength, right=True)
-    return (rank / (2 * len(strength))).view(image.shape[1:])
+    ranks: Tensor = rank / (2 * len(strength))
+    return ranks.view(image.shape[1:])
 
 
 def best_level(soft: Tensor, strength: Tensor, reach: int, fall_weight: float = FALL_WEIGHT) -> float:
@@ -91,7 +92,8 @@ def candidates(soft: Tensor) -> Tensor:
     """Values at which the level sets of `soft` hold SMALLEST to LARGEST of it, (levels,), ascending."""
     shares = torch.logspace(math.log10(SMALLEST), math.log10(LARGEST), LEVELS, dtype=torch.float64)
     values = soft.flatten().sort(descending=True).values
-    return values[(shares * (len(values) - 1)).round().long().to(soft.device)].unique()
+    cuts: Tensor = values[(shares * (len(values) - 1)).round().long().to(soft.device)].unique()
+    return cuts
 
 
 def border_of(inside: Tensor) -> Tensor:
@@ -123,4 +125,5 @@ def _along(planes: Tensor, kernel: Tensor, dim: int) -> Tensor:
     padding = (reach, reach, 0, 0) if dim == -1 else (0, 0, reach, reach)
     padded = F.pad(planes[None], padding, mode="replicate")[0]
     shifted = torch.stack([padded.narrow(dim, i, planes.shape[dim]) for i in range(len(kernel))])
-    return torch.tensordot(kernel, shifted, 1)
+    along: Tensor = torch.tensordot(kernel, shifted, 1)
+    return along
