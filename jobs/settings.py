@@ -105,8 +105,8 @@ class Settings(BaseSettings):
     hang_s: int = Field(
         default=60,
         ge=5,
-        description="A worker whose networks are not heard for longer, in seconds, while it encodes, steps or decodes, is "
-        "replaced; where layers are slow at the warm-up, it gets a hundred times as long as the slowest.",
+        description="A worker whose networks are not heard for longer, in seconds, while it encodes, steps or decodes, "
+        "is replaced; where layers are slow at the warm-up, it gets a hundred times as long as the slowest.",
     )
     drain_s: int = Field(
         default=30,

@@ -38,7 +38,7 @@ class Crew:
     def __init__(
         self, engine: BatchingEngine, reporter: Reporter, name: str, settings: Settings, url: str, blobs: BlobStore
     ) -> None:
-        Image.core.set_block_size(BLOCK)
+        Image.core.set_block_size(BLOCK)  # type: ignore[attr-defined]  # it is not in Pillow's types
         self._engine, self._reporter, self._hang_s = engine, reporter, settings.hang_s
         self._room = Room(settings.max_in_flight + PREPARED)
         repository = EditRepository(connect(url, patient=True, decode=True), settings.retention_s)

@@ -73,7 +73,7 @@ def succeeded(record: EditRecord, picture: Image.Image, results: Iterable[EditRe
     was edited; `results` are one for each seed, drawn one after the other: no two take memory at the same time."""
     told, number = _Told(), 0
     for result in results:  # not enumerate, which holds the last one while the next is drawn
-        number += 1
+        number += 1  # noqa: SIM113
         _store(told, record, picture, result, files, number)
         del result
     assert told.input is not None
