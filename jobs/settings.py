@@ -116,7 +116,10 @@ class Settings(BaseSettings):
         default=2, ge=1, description="Workers that may die under an edit before it fails with worker-lost."
     )
     hang_s: int = Field(
-        default=60, ge=5, description="A worker whose encoding, step or decoding takes longer, in seconds, is replaced."
+        default=60,
+        ge=5,
+        description="A worker whose networks are not heard for longer, in seconds, while it encodes, steps or decodes, "
+        "is replaced; where layers are slow at the warm-up, it gets a hundred times as long as the slowest.",
     )
     drain_s: int = Field(
         default=30,

@@ -6,6 +6,8 @@ import time
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
 from jobs.blobs import BlobStore
 from jobs.connection import connect
 from jobs.repository import EditRepository
@@ -25,12 +27,18 @@ STORING = 2
 HAND_BACK_S = 5
 
 
+BLOCK = 64 * 2**20
+"""Pillow's blocks. Larger than glibc's largest threshold (32 MiB), they are the system's own and go back to it; smaller
+ones stay with the heap of the thread that had them."""
+
+
 class Crew:
     """The engine and the RQ threads in front of it."""
 
     def __init__(
         self, engine: BatchingEngine, reporter: Reporter, name: str, settings: Settings, url: str, blobs: BlobStore
     ) -> None:
+        Image.core.set_block_size(BLOCK)  # type: ignore[attr-defined]  # it is not in Pillow's types
         self._engine, self._reporter, self._hang_s = engine, reporter, settings.hang_s
         self._room = Room(settings.max_in_flight + PREPARED)
         repository = EditRepository(connect(url, patient=True, decode=True), settings.retention_s)

@@ -71,10 +71,11 @@ class _Told:
 def succeeded(record: EditRecord, picture: Image.Image, results: Iterable[EditResult], files: Files) -> Outcome:
     """Encodes and stores everything that the caller may fetch. `record` is the edit as it was started, `picture` what
     was edited; `results` are one for each seed, drawn one after the other: no two take memory at the same time."""
-    told = _Told()
-    for number, result in enumerate(results, 1):
+    told, number = _Told(), 0
+    for result in results:  # not enumerate, which holds the last one while the next is drawn
+        number += 1  # noqa: SIM113
         _store(told, record, picture, result, files, number)
-        del result  # before the next is drawn
+        del result
     assert told.input is not None
     return Outcome(
         status="succeeded",
