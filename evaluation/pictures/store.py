@@ -66,7 +66,7 @@ class Store:
         masks = {str(place / f"{method}-mask-{i}.png"): mask for i, mask in enumerate(outcome.masks)}
         edited = {} if outcome.image is None else {str(place / f"{method}.png"): outcome.image}
         for name, picture in {**edited, **masks}.items():
-            _write_picture(picture, self.folder / name)
+            write_picture(picture, self.folder / name)
         row = Row(
             item.id,
             method,
@@ -131,7 +131,7 @@ def _read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _write_picture(picture: Image.Image, path: Path) -> None:
+def write_picture(picture: Image.Image, path: Path) -> None:
     temporary = path.with_suffix(".tmp")
     picture.save(temporary, "PNG")
     temporary.replace(path)
