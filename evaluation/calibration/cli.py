@@ -153,11 +153,11 @@ def _say_what_to_choose(found: Sequence[choice.Choice]) -> None:
         for name in ("threshold",) if one.setting.scales is None else CHOSEN[1:]:
             open_ones.remove(name)
     if open_ones:
-        kept = "nothing is written" if not found else "it stays as it was"
+        kept = "nothing is written" if not found else "that stays as it was"
         say(
-            f"no figures say which {' and '.join(open_ones)} is best (true masks do for threshold; targets, or --clip "
-            f"with caption and target_caption, for the scales), so {kept}. Choose by the sheet, with the same command "
-            "and --choose, naming what shall change: --choose threshold=0.4,guidance_scale=7.5"
+            f"no figures tell the best of {', '.join(open_ones)} (true masks do for threshold; targets, or --clip with "
+            f"caption and target_caption, for the scales), so {kept}. Choose by the sheet, with the same command and "
+            "--choose, naming what shall change: --choose threshold=0.4,guidance_scale=7.5"
         )
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from evaluation.calibration.cli import main
 from evaluation.calibration.settings import THRESHOLDS, Trials
+from evaluation.calibration.target import Target
 from evaluation.pictures.data import Item
 from evaluation.pictures.methods import Outcome
 from evaluation.scenes.metrics import iou
@@ -216,7 +217,7 @@ def test_clip_and_captions_choose_the_scales_and_nobody_the_masks(
     assert calibrate(data, own, "--clip", clip) == 0
     shown = capsys.readouterr()
     assert "CLIP-D" in shown.out
-    assert "which threshold is best" in shown.err.replace("\n", " ") or "nothing is written" in shown.err
+    assert "no figures tell the best of threshold" in shown.err
     measured = [row["measures"] for row in results(data) if row["method"].startswith("edit")]
     assert all(one.keys() == {"clip_i", "clip_d"} for one in measured)
     assert (own / "foi.json").is_file() == (max(one["clip_d"] for one in measured) > 0)
@@ -248,6 +249,14 @@ def test_a_model_without_a_folder_of_the_users_own_is_left_alone(
         "threshold": None,
     }
     assert "set FOI_MODEL to that folder" in capsys.readouterr().err
+
+
+def test_for_an_id_of_the_hub_the_file_lies_in_the_working_folder_and_its_use_is_told(tmp_path: Path) -> None:
+    target = Target.of("owner/model", None, tmp_path)
+    told = " ".join(target.write(ModelDefaults(), ModelDefaults(threshold=0.5)))
+    assert written(tmp_path / "foi.json")["threshold"] == 0.5
+    assert "hf download owner/model" in told
+    assert "set FOI_MODEL to that folder" in told
 
 
 def test_another_file_can_be_named_and_what_it_says_is_gone_on_from(write: Write, own: Path) -> None:
