@@ -53,6 +53,11 @@ def evaluate_pictures(context: typer.Context) -> None:
     _become("evaluation", context.args, "torch", "matplotlib")
 
 
+def calibrate(context: typer.Context) -> None:
+    """Find the mask setting and guidance scales that suit a checkpoint, on pictures of your own."""
+    _become("evaluation.calibration", context.args, "torch", "matplotlib")
+
+
 def manage_keys(context: typer.Context) -> None:
     """Make, list and revoke API keys; show and rotate webhook secrets."""
     read_settings()

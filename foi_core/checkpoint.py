@@ -25,7 +25,7 @@ from foi_core.errors import UnsupportedCheckpoint
 from foi_core.layout import Weights
 from foi_core.model import DEFAULTS_FILE, Model, choose_device, choose_dtype, slowdown
 from foi_core.safety import SafetyChecker, SafetyPolicy
-from foi_core.source import find
+from foi_core.source import Source, find
 from foi_core.spec import EditSpec, ModelDefaults, SubInstruction
 from foi_core.unet import UNet
 
@@ -56,9 +56,8 @@ def load(
     precision = choose_dtype(dtype, place)
     if place.type == "cpu" and precision != torch.float32 and (times := slowdown(precision)) > SLOW:
         log.warning('this CPU computes %s %.0f times slower than float32: use dtype "auto"', dtype, times)
-    source = find(str(_demo_folder()) if model == "demo" else model, revision)
-    layout.check(model, source.folder, source.names)
-    defaults = _read_defaults(source.folder)
+    source = _found(model, revision)
+    defaults = read_defaults(source.folder / DEFAULTS_FILE)
     looks = safety_checker != "off" and layout.has_safety_checker(source.folder)
     chosen = {
         part: layout.choose_weights(
@@ -87,6 +86,18 @@ def load(
         dtype=precision,
         safety=_safety_checker(reader, safety_checker) if looks else None,
     )
+
+
+def own_defaults(model: str, revision: str | None = None) -> ModelDefaults:
+    """What `load` would give the model as defaults, known without its weights. Raises UnsupportedCheckpoint."""
+    return read_defaults(_found(model, revision).folder / DEFAULTS_FILE)
+
+
+def _found(model: str, revision: str | None) -> Source:
+    """Where the model's files are; its small ones are there and checked."""
+    source = find(str(_demo_folder()) if model == "demo" else model, revision)
+    layout.check(model, source.folder, source.names)
+    return source
 
 
 @dataclass(frozen=True)
@@ -165,9 +176,8 @@ def _demo_folder() -> Path:
     return folder
 
 
-def _read_defaults(folder: Path) -> ModelDefaults:
-    """The checkpoint's own defaults, if it has any."""
-    path = folder / DEFAULTS_FILE
+def read_defaults(path: Path) -> ModelDefaults:
+    """What a foi.json recommends; the paper's settings where there is no such file. Raises UnsupportedCheckpoint."""
     if not path.is_file():
         return ModelDefaults()
     try:

@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.pictures.data import Item, read_items
+from evaluation.pictures.command import BAD_LINES, INTERRUPTED, OK, add_options, read_data, say, source, status
+from evaluation.pictures.data import Item
 from evaluation.pictures.diffedit import DiffEdit
 from evaluation.pictures.measures import Judges
 from evaluation.pictures.methods import METHODS, Editor, Method, edit_spec
-from evaluation.pictures.problems import Problem, UsageError
+from evaluation.pictures.problems import UsageError
 from evaluation.pictures.run import finished, run
 from evaluation.pictures.scorers import Clip, Dino
 from evaluation.pictures.store import Store
 from evaluation.pictures.summary import write_summary
-from evaluation.pictures.weights import checked_source
-from foi_core import FoiError, SubInstruction
+from foi_core import SubInstruction
 from foi_core.engine import Engine
 
-OK, BAD_LINES, CANNOT_START, INTERRUPTED = 0, 1, 2, 130
 JUDGES = ("clip", "dino", "pickscore")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 if lines were left out or edits failed (the rest is done); 2 if it could not start or go on; 130
     after Ctrl-C (the same command goes on from there)."""
-    given = _parser().parse_args(arguments)
-    try:
-        return _evaluate(given)
-    except (UsageError, FoiError, OSError) as error:  # OSError: the disk is full, --out is no folder
-        _say(str(error))
-        return CANNOT_START
+    return status(_evaluate, _parser().parse_args(arguments))
 
 
 def _evaluate(given: argparse.Namespace) -> int:
-    sources = {name: _source(given, name) for name in ("model", "diffedit_model", *JUDGES)}
+    sources = {name: source(given, name) for name in ("model", "diffedit_model", *JUDGES)}
     methods = _methods(given)
     edit_spec("foi", (SubInstruction("any"),), given.steps, given.seed)  # refuses what is out of range
-    items, problems = read_items(given.file or given.data / "edits.jsonl", given.data)
-    _tell(problems)
-    if not items:
-        raise UsageError("there is no line that can be evaluated")
+    items, problems = read_data(given)
     _tell_what_is_missing(given, methods, items)
     engine = Engine.load(str(sources["model"]), given.device, given.dtype, safety_checker="off")
     settings = {"model": sources["model"], "device": engine.device, "dtype": engine.dtype, "steps": given.steps}
@@ -50,18 +40,18 @@ def _evaluate(given: argparse.Namespace) -> int:
     store = Store(given.out, settings)
     diffedit = DiffEdit(str(sources["diffedit_model"]), engine.device) if "diffedit" in methods else None
     editor = Editor(engine, given.steps, given.seed, diffedit)
-    judges = _judges({name: source for name in JUDGES if (source := sources[name])}, engine.device)
+    judges = _judges({name: found for name in JUDGES if (found := sources[name])}, engine.device)
     interrupted = False
     try:
         engine.warm_up()  # else the first edit's seconds would hold what is done once
         failed = run(items, methods, editor, judges, store)
     except KeyboardInterrupt:
         interrupted, failed = True, []
-        _say("stopped: what is done is kept, and the same command goes on from here")
+        say("stopped: what is done is kept, and the same command goes on from here")
     rows = finished(items, methods, store)
     if rows:
         print(write_summary(rows, given.out), end="")
-        _say(f"pictures, results.jsonl, summary.md and summary.json are in {given.out}")
+        say(f"pictures, results.jsonl, summary.md and summary.json are in {given.out}")
     if interrupted:
         return INTERRUPTED
     return BAD_LINES if problems or failed else OK
@@ -77,14 +67,6 @@ def _methods(given: argparse.Namespace) -> tuple[Method, ...]:
     return tuple(m for m in METHODS if m in given.methods) if given.methods else possible
 
 
-def _source(given: argparse.Namespace, name: str) -> str | None:
-    """Where the weights of an option are; "demo" is the engine's own name for the bundled model."""
-    value = getattr(given, name)
-    if value is None or (name == "model" and value == "demo"):
-        return value if value is None else str(value)
-    return checked_source("--" + name.replace("_", "-"), value, given.allow_download)
-
-
 def _judges(sources: dict[str, str], device: str) -> Judges:
     return Judges(
         sources,
@@ -94,43 +76,23 @@ def _judges(sources: dict[str, str], device: str) -> Judges:
     )
 
 
-def _tell(problems: Sequence[Problem]) -> None:
-    for problem in problems:
-        _say(str(problem))
-
-
-def _say(line: str) -> None:
-    """On stderr: stdout is the table's."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def _tell_what_is_missing(given: argparse.Namespace, methods: Sequence[Method], items: Sequence[Item]) -> None:
     absent = [f"--{name}" for name in JUDGES if getattr(given, name) is None]
     if absent:
-        _say(f"no weights given for {', '.join(absent)}: the table goes without these measures")
+        say(f"no weights given for {', '.join(absent)}: the table goes without these measures")
     without = sum(item.caption is None or item.target_caption is None for item in items)
     if without and ("diffedit" in methods or given.clip is not None):
-        _say(f"{without} of {len(items)} lines have no caption and target_caption: no CLIP-D, no diffedit")
+        say(f"{without} of {len(items)} lines have no caption and target_caption: no CLIP-D, no diffedit")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the pictures")
-    parser.add_argument(
-        "--file", type=Path, metavar="FILE", help="JSON Lines, one edit a line (default: DIR/edits.jsonl)"
-    )
-    parser.add_argument("--model", required=True, help='folder or model id in diffusers\' layout, or "demo"')
+    add_options(parser)
     parser.add_argument(
         "--out", type=Path, default=Path("out/evaluation"), metavar="DIR", help="default: out/evaluation"
     )
     parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="METHOD", help=f"of {', '.join(METHODS)}")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
-    parser.add_argument("--steps", type=int, help="denoising steps (default: the model's own)")
-    parser.add_argument("--seed", type=int, default=0, help="for lines that name none (default: 0)")
-    parser.add_argument("--clip", metavar="DIR_OR_ID", help="CLIP, for CLIP-I and CLIP-D")
     parser.add_argument("--dino", metavar="DIR_OR_ID", help="DINO or DINOv2, for DINO-I")
     parser.add_argument("--pickscore", metavar="DIR_OR_ID", help="PickScore, judged by target_caption")
     parser.add_argument("--diffedit-model", metavar="DIR_OR_ID", help="text-to-image model, for the row diffedit")
-    parser.add_argument("--allow-download", action="store_true", help="ids may be fetched from the Hugging Face hub")
     return parser

@@ -24,21 +24,30 @@ class Judges:
     pickscore: Clip | None = None
 
 
-def measure(item: Item, result: Image.Image, masks: tuple[Image.Image, ...], judges: Judges) -> dict[str, float]:
-    """All measures that `item` and `judges` allow.
+def measure(item: Item, result: Image.Image | None, masks: tuple[Image.Image, ...], judges: Judges) -> dict[str, float]:
+    """All measures that `item` and `judges` allow; only those of the masks where there is no result.
 
     `clip_i` and `dino_i` compare with the source, as the paper does ("between edited and original images", Sec. 5.1);
     `..._target` with the target. Errors are in grey levels (MAE) and dB (PSNR, at most 68.1).
     """
     source = item.picture()
     found: dict[str, float | None] = {}
+    truth = None if item.mask is None else np.asarray(open_mask(item.mask, source.size)) > 0
+    if truth is not None and masks:
+        found["mask_iou"] = iou(np.any([np.asarray(mask) > 0 for mask in masks], axis=0), truth)
+    if result is not None:
+        found |= _measure_result(item, source, result, truth, judges)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _measure_result(
+    item: Item, source: Image.Image, result: Image.Image, truth: np.ndarray | None, judges: Judges
+) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
     pixels = np.asarray(result)
-    if item.mask is not None:
-        truth = np.asarray(open_mask(item.mask, source.size)) > 0
+    if truth is not None:
         errors = outside(pixels, np.asarray(source), truth)
         found |= {"mae_outside": errors["mae"], "psnr_outside": errors["psnr"]}
-        if masks:
-            found["mask_iou"] = iou(np.any([np.asarray(mask) > 0 for mask in masks], axis=0), truth)
     target = None if item.target is None else open_target(item.target, source.size)
     if target is not None:
         errors = outside(pixels, np.asarray(target), np.zeros(pixels.shape[:2], dtype=bool))
@@ -52,4 +61,4 @@ def measure(item: Item, result: Image.Image, masks: tuple[Image.Image, ...], jud
         found["clip_d"] = judges.clip.direction(source, result, item.caption, item.target_caption)
     if judges.pickscore is not None and item.target_caption is not None:
         found["pick_logit"] = judges.pickscore.agreement(result, item.target_caption)
-    return {name: value for name, value in found.items() if value is not None}
+    return found

@@ -21,10 +21,11 @@ METHODS: tuple[Method, ...] = ("source", "ip2p", "foi", "foi-paper", "diffedit")
 
 @dataclass(frozen=True)
 class Outcome:
-    """An edited picture of the input's size; the masks that bounded it ("L", of the same size; none for methods
-    without); the seconds that it took (None where nothing ran); and what the engine warned of."""
+    """An edited picture of the input's size (None where only the masks were looked for); the masks that bounded it
+    ("L", of the same size; none for methods without); the seconds that it took (None where nothing ran); and what the
+    engine warned of."""
 
-    image: Image.Image
+    image: Image.Image | None
     masks: tuple[Image.Image, ...] = ()
     seconds: float | None = None
     warnings: tuple[str, ...] = ()

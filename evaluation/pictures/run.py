@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 import torch
 from tqdm import tqdm
 
 from evaluation.pictures.data import Item
 from evaluation.pictures.measures import Judges, measure
-from evaluation.pictures.methods import Editor, Method
+from evaluation.pictures.methods import Outcome
 from evaluation.pictures.problems import BadLine, Problem
 from evaluation.pictures.store import Row, Store
 from foi_core import InvalidParameter, ModelFailure
 
+Name = TypeVar("Name", bound=str)
+Known = TypeVar("Known", bound=str, contravariant=True)
+
+
+class Editor(Protocol[Known]):
+    """Makes the edits of a run: `methods.Editor`, or a calibration's own. Its methods have names."""
+
+    def can(self, method: Known, item: Item) -> bool: ...
+
+    def edit(self, method: Known, item: Item) -> Outcome:
+        """Raises InvalidParameter and ModelFailure as the engine does."""
+        ...
+
 
 def run(
     items: Sequence[Item],
-    methods: Sequence[Method],
-    editor: Editor,
+    methods: Sequence[Name],
+    editor: Editor[Name],
     judges: Judges,
     store: Store,
 ) -> list[Problem]:
@@ -44,13 +58,13 @@ def run(
     return problems
 
 
-def finished(items: Sequence[Item], methods: Sequence[Method], store: Store) -> list[Row]:
+def finished(items: Sequence[Item], methods: Sequence[str], store: Store) -> list[Row]:
     """The results of these items by these methods, as far as they are there, method by method."""
     rows = (store.find(item, method) for method in methods for item in items)
     return [row for row in rows if row is not None]
 
 
-def _make(item: Item, method: Method, editor: Editor, judges: Judges, store: Store) -> None:
+def _make(item: Item, method: Name, editor: Editor[Name], judges: Judges, store: Store) -> None:
     row = store.find(item, method)
     if row is None:
         outcome = editor.edit(method, item)

@@ -18,20 +18,21 @@ from PIL import Image
 
 from evaluation.appended import cut_torn_line
 from evaluation.pictures.data import Item
-from evaluation.pictures.methods import Method, Outcome
+from evaluation.pictures.methods import Outcome
 from evaluation.pictures.problems import UsageError
 
 
 @dataclass(frozen=True)
 class Row:
-    """One edit that is done. `image` and `masks` are paths in the folder; `judges` are those of `measures`."""
+    """One edit that is done. `method` is the name of what made it. `image` (None where only masks were looked for) and
+    `masks` are paths in the folder; `judges` are those of `measures`."""
 
     id: str
-    method: Method
+    method: str
     fingerprint: str
     seconds: float | None
     warnings: tuple[str, ...]
-    image: str
+    image: str | None
     masks: tuple[str, ...]
     judges: dict[str, str]
     measures: dict[str, float]
@@ -48,30 +49,31 @@ class Store:
         cut_torn_line(self._results)
         self._rows = {(row.id, row.method): row for row in _read_rows(self._results)}
 
-    def find(self, item: Item, method: Method) -> Row | None:
+    def find(self, item: Item, method: str) -> Row | None:
         """The edit if it is done, on this very line and these very files."""
         row = self._rows.get((item.id, method))
         if row is None or row.fingerprint != item.fingerprint:
             return None
-        return row if all((self.folder / name).is_file() for name in (row.image, *row.masks)) else None
+        files = (*([] if row.image is None else [row.image]), *row.masks)
+        return row if all((self.folder / name).is_file() for name in files) else None
 
     def add(
-        self, item: Item, method: Method, outcome: Outcome, judges: Mapping[str, str], measures: dict[str, float]
+        self, item: Item, method: str, outcome: Outcome, judges: Mapping[str, str], measures: dict[str, float]
     ) -> None:
         """Writes the pictures, then the line."""
         place = Path("pictures") / item.id
         (self.folder / place).mkdir(parents=True, exist_ok=True)
         masks = {str(place / f"{method}-mask-{i}.png"): mask for i, mask in enumerate(outcome.masks)}
-        image = str(place / f"{method}.png")
-        for name, picture in {image: outcome.image, **masks}.items():
-            _write_picture(picture, self.folder / name)
+        edited = {} if outcome.image is None else {str(place / f"{method}.png"): outcome.image}
+        for name, picture in {**edited, **masks}.items():
+            write_picture(picture, self.folder / name)
         row = Row(
             item.id,
             method,
             item.fingerprint,
             outcome.seconds,
             outcome.warnings,
-            image,
+            next(iter(edited), None),
             tuple(masks),
             dict(judges),
             measures,
@@ -81,10 +83,10 @@ class Store:
     def measure_again(self, row: Row, judges: Mapping[str, str], measures: dict[str, float]) -> None:
         self._append(replace(row, judges=dict(judges), measures=measures))
 
-    def pictures(self, row: Row) -> tuple[Image.Image, tuple[Image.Image, ...]]:
+    def pictures(self, row: Row) -> tuple[Image.Image | None, tuple[Image.Image, ...]]:
         """The result and its masks, as they were written (PNG: no loss)."""
-        image, *masks = (Image.open(self.folder / name) for name in (row.image, *row.masks))
-        return image.convert("RGB"), tuple(mask.convert("L") for mask in masks)
+        image = None if row.image is None else Image.open(self.folder / row.image).convert("RGB")
+        return image, tuple(Image.open(self.folder / name).convert("L") for name in row.masks)
 
     def _append(self, row: Row) -> None:
         line = json.dumps(asdict(row), allow_nan=False).encode() + b"\n"
@@ -129,7 +131,7 @@ def _read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _write_picture(picture: Image.Image, path: Path) -> None:
+def write_picture(picture: Image.Image, path: Path) -> None:
     temporary = path.with_suffix(".tmp")
     picture.save(temporary, "PNG")
     temporary.replace(path)

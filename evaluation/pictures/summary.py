@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ Table = dict[str, dict[str, Mean | None]]  # by method and measure; None where n
 def write_summary(rows: Sequence[Row], folder: Path) -> str:
     """Writes `summary.md` and `summary.json` to `folder`; returns the Markdown."""
     table = tabulate(rows)
-    counts = {method: len({row.id for row in rows if row.method == method}) for method in table}
+    counts = pictures_of(rows)
     text = markdown(table, counts)
     (folder / "summary.md").write_text(text, encoding="utf-8")
     content = {
@@ -55,6 +55,11 @@ def write_summary(rows: Sequence[Row], folder: Path) -> str:
     }
     (folder / "summary.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return text
+
+
+def pictures_of(rows: Sequence[Row]) -> dict[str, int]:
+    """How many pictures each method has."""
+    return {row.method: len({other.id for other in rows if other.method == row.method}) for row in rows}
 
 
 def tabulate(rows: Sequence[Row]) -> Table:
@@ -103,11 +108,12 @@ def preferences(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
     return found
 
 
-def markdown(table: Table, counts: dict[str, int]) -> str:
-    """The table with the columns that any method has; below it, how many pictures its means are over."""
+def markdown(table: Table, counts: Mapping[str, int], heading: str = "method") -> str:
+    """The table with the columns that any method has; below it, how many pictures its means are over. `heading` is the
+    first column's."""
     columns = [column for column in COLUMNS if any(column[0] in means for means in table.values())]
     lines = [
-        "| " + " | ".join(["method", "pictures", *(heading for _, heading, _ in columns)]) + " |",
+        "| " + " | ".join([heading, "pictures", *(title for _, title, _ in columns)]) + " |",
         "|" + "---|" * (2 + len(columns)),
     ]
     for method, means in table.items():

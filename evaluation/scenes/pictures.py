@@ -8,20 +8,20 @@ from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from demo.data import REPORTED_SEED
+from demo.sheet import tinted
 from evaluation.scenes import metrics, plots
 from evaluation.scenes.cases import Case, cases
 from evaluation.scenes.results import Record
 from evaluation.scenes.rows import BEST, FAITHFUL, FOI, IP2P, Row
 from evaluation.scenes.run import Task, delivered, edits
 from foi_core.engine import Engine
-from foi_core.result import EditResult
 
 SHOWN = 4
 COMPARED = (IP2P, FOI, BEST)
 INTERFERENCE_CASES = 20
-TINTS = ((255, 120, 0), (0, 120, 255), (0, 200, 80), (220, 0, 160))
 
 
 def galleries(engine: Engine, records: Iterable[Record], chosen: list[Case], folder: Path) -> None:
@@ -43,17 +43,10 @@ def _line(engine: Engine, case: Case) -> list[tuple[str, np.ndarray]]:
     wanted = [Task(row, case, 0) for row in (FAITHFUL, *COMPARED)]
     done = {task.row.name: (task, result) for task, result in edits(engine, wanted)}
     line: list[tuple[str, np.ndarray]] = [("; ".join(case.texts), case.source.astype(float))]
-    line.append(("default's masks", tinted(case.source, done[BEST.name][1])))
+    shown = tinted(Image.fromarray(case.source), done[BEST.name][1].masks)
+    line.append(("default's masks", np.asarray(shown, float)))
     line += [(row.name, delivered(*done[row.name])) for row in (IP2P, FAITHFUL, FOI, BEST)]
     return [*line, ("truth", case.target.astype(float))]
-
-
-def tinted(source: np.ndarray, result: EditResult) -> np.ndarray:
-    """Each sub-instruction's mask as a tint over the grey picture, (128, 128, 3) in 0..255."""
-    picture = np.repeat(source.mean(axis=2, keepdims=True), 3, axis=2) * 0.6
-    for mask, tint in zip(result.masks, TINTS, strict=False):
-        picture = np.where((np.asarray(mask) > 0)[:, :, None], 0.45 * picture + 0.55 * np.array(tint), picture)
-    return picture
 
 
 def interference(engine: Engine, folder: Path) -> dict[str, np.ndarray]:

@@ -41,5 +41,7 @@ def test_every_example_of_the_command_line_runs(service: tuple[str, Path], tmp_p
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 edited, 2 done before, 0 failed" in done.stdout
     assert set(results_of(tmp_path / "edited")) == {"blue", "two"}
+    assert (tmp_path / "out" / "calibration" / "calibration.png").is_file()
+    assert '"threshold": 0.35' in (tmp_path / "out" / "calibration" / "foi.json").read_text()
     made = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert made == {"result.png", "red.webp", "several.png", "piped.png", "edits.jsonl", "openapi.yaml"}

@@ -12,7 +12,7 @@ from foi_cli.errors import UnusableError, needing
 from tests.cli.conftest import SCENE, Foi, Here, environment, one_line
 from tests.support import ROOT
 
-COMMANDS = {"edit", "masks", "serve", "worker", "keys", "eval", "info", "doctor", "openapi"}
+COMMANDS = {"edit", "masks", "serve", "worker", "keys", "eval", "calibrate", "info", "doctor", "openapi"}
 
 
 def test_help_names_every_command_without_loading_torch_or_the_service() -> None:

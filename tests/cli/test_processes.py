@@ -41,6 +41,7 @@ def test_arguments_of_an_evaluation_are_its_own(foi: Foi) -> None:
     assert b"--quick" in foi("eval", "scenes", "--help").stdout
     assert b"--diffedit-model" in foi("eval", "pictures", "--help").stdout
     assert foi("eval", "pictures", "--nope").returncode == 2
+    assert b"usage: foi calibrate" in foi("calibrate", "--help").stdout
 
 
 def test_a_worker_takes_edits_until_sigterm(start: Start, redis: Redis, redis_url: str, tmp_path: Path) -> None:

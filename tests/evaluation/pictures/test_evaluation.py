@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from evaluation.pictures import run as run_module
 from evaluation.pictures.cli import main
 from evaluation.pictures.data import Item
 from evaluation.pictures.methods import Editor, Method, Outcome
@@ -131,7 +130,7 @@ def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, s
         made.append((item.id, method))
         return edit(self, method, item)
 
-    monkeypatch.setattr(run_module.Editor, "edit", watched)
+    monkeypatch.setattr(Editor, "edit", watched)
     return made
 
 
