@@ -22,25 +22,28 @@ class Choice(NamedTuple):
 
 
 def best_masks(table: Table, settings: Sequence[Setting]) -> Choice | None:
-    """The highest IoU with the true masks; of those that are the same, the first. None where there is no truth."""
+    """The highest IoU with the true masks; the first of `settings`, which holds so far, where no other is clearly better.
+    None where there is no truth."""
     scores = _means(table, settings, "mask_iou")
     if not scores:
         return None
     top = max(scores, key=lambda setting: scores[setting])
-    best = _first(scores, scores[top] - SAME_IOU)
+    best = _first_or(top, settings[0], scores, SAME_IOU)
     reason = f"mean IoU with the true masks {scores[best]:.3f}"
-    return Choice(best, reason if best == top else f"{reason}; {top.label} has {scores[top]:.3f}, which is no better")
+    return Choice(best, reason if best == top else f"{reason}; {top.label} has {scores[top]:.3f}, hardly more")
 
 
 def best_scales(table: Table, settings: Sequence[Setting]) -> Choice | None:
-    """By the error to the targets where there are any; else by CLIP-D, which says whether the change is the one that
-    was asked for: of those that are the same in it, the one that keeps most of the picture (CLIP-I).
+    """By the error to the targets where there are any, as above; else by CLIP-D, which says whether the change is the
+    one that was asked for: of those that are the same in it, the one that keeps most of the picture (CLIP-I).
 
     None where neither is there, or no edit went the captions' way. Change outside alone would choose to do nothing.
     """
     errors = _means(table, settings, "mae_target")
     if errors:
-        best = _first({s: -e for s, e in errors.items()}, -min(errors.values()) * (1 + SAME_SHARE))
+        least = min(errors, key=lambda setting: errors[setting])
+        scores = {setting: -error for setting, error in errors.items()}
+        best = _first_or(least, settings[0], scores, SAME_SHARE * errors[least])
         return Choice(best, f"mean error to the targets {errors[best]:.2f} grey levels")
     directions, kept = _means(table, settings, "clip_d"), _means(table, settings, "clip_i")
     if not directions or max(directions.values()) <= 0:
@@ -53,8 +56,8 @@ def best_scales(table: Table, settings: Sequence[Setting]) -> Choice | None:
 def in_words(
     masks: Choice | None, scales: Choice | None, of_all_masks: Choice | None, edits: Sequence[Setting]
 ) -> list[str]:
-    """What the figures say. `masks` is the best that foi.json can name, `of_all_masks` with the preset "paper", which
-    it cannot; `edits` are all scales that were tried."""
+    """What the figures say. `masks` is the best that foi.json can name, `of_all_masks` the best of that and the
+    preset "paper", which foi.json cannot name; `edits` are all scales that were tried."""
     lines = []
     if masks:
         lines.append(f"best masks: {masks.setting.label} ({masks.reason})")
@@ -85,5 +88,5 @@ def _means(table: Table, settings: Sequence[Setting], measure: str) -> dict[Sett
     return {setting: mean.mean for setting, mean in means.items() if mean is not None}
 
 
-def _first(scores: Mapping[Setting, float], enough: float) -> Setting:
-    return next(setting for setting, score in scores.items() if score >= enough)
+def _first_or(best: Setting, first: Setting, scores: Mapping[Setting, float], slack: float) -> Setting:
+    return first if first in scores and scores[first] >= scores[best] - slack else best

@@ -80,7 +80,7 @@ def _calibrate(given: argparse.Namespace) -> int:
     write_picture(
         sheet.draw(items, run_.store, masks, edits, [one.setting for one in found], heading), given.work / SHEET
     )
-    lines = choice.in_words(best_masks, best_scales, choice.best_masks(mask_table, masks), edits)
+    lines = choice.in_words(best_masks, best_scales, choice.best_masks(mask_table, [used, masks[-1]]), edits)
     text = f"## Masks\n\n{mask_text}\n## {heading}\n\n{edit_text}\n" + "".join(f"- {line}\n" for line in lines)
     (given.work / REPORT).write_text(f"# Calibration of {target.model}\n\n{text}", encoding="utf-8")
     print(text, end="", flush=True)

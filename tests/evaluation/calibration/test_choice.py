@@ -37,6 +37,14 @@ def test_the_models_own_masks_stay_where_no_others_are_clearly_better() -> None:
     assert chosen(best_masks(table({s: {"mask_iou": 0.7} for s in recommended}), recommended)) == Setting((0.3, 0.4))
 
 
+def test_of_masks_that_are_clearly_better_the_best_are_chosen() -> None:
+    figures = {s: {"mask_iou": 0.3} for s in MASKS} | {
+        Setting(0.5): {"mask_iou": 0.795},
+        Setting(0.65): {"mask_iou": 0.8},
+    }
+    assert chosen(best_masks(table(figures), MASKS)) == Setting(0.65)
+
+
 def test_without_true_masks_no_masks_are_chosen() -> None:
     assert best_masks(table({s: {"seconds": 1.0} for s in MASKS}), MASKS) is None
 
@@ -45,6 +53,11 @@ def test_where_there_are_targets_the_scales_nearest_to_them_are_chosen() -> None
     figures = {s: {"mae_target": 9.0, "clip_d": 0.2, "clip_i": 0.9} for s in EDITS}
     figures[edit(3, 1.2)] = {"mae_target": 4.0, "clip_d": 0.1, "clip_i": 0.5}
     assert chosen(best_scales(table(figures), EDITS)) == edit(3, 1.2)
+
+
+def test_the_models_own_scales_stay_where_no_others_are_clearly_nearer_to_the_targets() -> None:
+    figures = {s: {"mae_target": 9.0} for s in EDITS} | {edit(3, 1.2): {"mae_target": 8.7}}
+    assert chosen(best_scales(table(figures), EDITS)) == edit(7.5, 1.5)
 
 
 def test_of_scales_that_follow_the_captions_alike_the_one_that_keeps_most_is_chosen() -> None:
