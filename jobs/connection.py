@@ -11,7 +11,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-__all__ = ["RedisError", "connect"]
+__all__ = ["RedisConnectionError", "RedisError", "RedisTimeoutError", "connect"]
 
 PATIENT_RETRIES = 60
 QUICK_RETRIES = 1

@@ -15,7 +15,7 @@ from obstore.exceptions import BaseError as StoreError
 from foi_core.spec import SEED_LIMIT
 from jobs import pace, presence
 from jobs.blobs import BlobStore
-from jobs.connection import RedisError
+from jobs.connection import RedisConnectionError, RedisTimeoutError
 from jobs.idempotency import IdempotencyKeys, InFlight, Mismatch
 from jobs.logs import get_logger
 from jobs.queue import EditQueue
@@ -124,7 +124,7 @@ class Intake:
             )
             self._record(submission, begun.claim)
             return EditRecord(submission=submission, status="queued", expires_at=self.repository.expiry(submission))
-        except RedisError:
+        except (RedisConnectionError, RedisTimeoutError):
             raise  # the record may be there, and name these files; where it is not, they are swept
         except Exception:
             with suppress(StoreError, OSError):  # the first error counts, and what is left is swept

@@ -25,7 +25,7 @@ MOMENTS: dict[str, tuple[Any, str]] = {
     "leased": (EditWorker, "perform_job"),
     "prepared": (EditWorker, "_run"),
     "looked at": (EditRepository, "start"),
-    "loading": (task, "_load"),
+    "loading": (task._Given, "load"),
     "storing": (Files, "put"),
     "ending": (EditRepository, "commit"),
     "ended": (EditWorker, "handle_job_success"),

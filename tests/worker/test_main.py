@@ -84,4 +84,4 @@ def test_a_model_whose_numbers_overflow_as_it_warms_up_ends_the_worker_for_good(
     worker = python("-m", "worker", environment=environment, stderr=subprocess.PIPE)
     _, said = worker.communicate(timeout=120)
     assert worker.returncode == EXIT_MODEL
-    assert "cannot be used: the model gave numbers that are not finite" in said
+    assert "cannot be used: the model's keys and values of the text are not finite" in said
