@@ -61,11 +61,11 @@ def throughput(engine: Engine, picture: Image.Image, repeats: int, steps: int) -
 
     def together() -> None:
         for ticket in [batching.submit(picture, one) for one in specs]:
-            ticket.result.result().drawn(picture, [None])
+            ticket.result.result().drawn(picture)
 
     def one_by_one() -> None:
         for one in specs:
-            batching.submit(picture, one).result.result().drawn(picture, [None])
+            batching.submit(picture, one).result.result().drawn(picture)
 
     together()
     one_by_one()

@@ -24,7 +24,7 @@ from foi_core.engine import Engine
 from foi_core.errors import EditCanceled, EngineDied, FoiError, InvalidParameter
 from foi_core.finishing import Decoded
 from foi_core.spec import EditSpec
-from jobs import pictures
+from jobs import logs, pictures
 from jobs.records import EditRecord, StoredFile, Submission, new_edit_id, now
 from jobs.settings import Settings
 from jobs.views import view
@@ -154,6 +154,7 @@ def open_local(many: bool) -> Iterator[LocalEditor]:
     """The model of the settings, loaded. Raises UsageError and UnusableError."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     settings = read_settings()
+    logs.configure(settings.model_copy(update={"log_level": "WARNING"}))
     with err.status(f"loading the model {settings.model}"), unusable():
         engine = load_engine(settings, settings.device)
         edits = settings.max_in_flight

@@ -34,11 +34,13 @@ class Decoded:
     unet_rows: int
     flagged: bool | None
 
-    def drawn(self, image: Image.Image, masks: Sequence[Image.Image | None]) -> EditResult:
+    def drawn(self, image: Image.Image, masks: Sequence[Image.Image | None] = ()) -> EditResult:
         """The result at the size of `image`, the input put back outside the masks. `image` is the picture that is
-        edited and `masks` are those that the caller gave, of the picture's size, both as they were before they were
-        brought to the model's. Needs no model: any thread may draw."""
+        edited and `masks` are those that the caller gave (one for each sub-instruction, or none at all), of the
+        picture's size, both as they were before they were brought to the model's. Needs no model: any thread may
+        draw."""
         picture, parts = image if image.mode == "RGB" else image.convert("RGB"), self.spec.instructions
+        masks = masks or (None,) * len(parts)
         found = self.found
         regions = found.regions.each if found else ()
         drawn = tuple(

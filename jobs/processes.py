@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
-_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 2**20
+_M_MMAP_THRESHOLD = -3
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -27,8 +27,9 @@ def end_with_parent() -> Callable[[], None]:
     return ask_the_kernel
 
 
-def map_large_blocks() -> None:
-    """Gives large blocks of memory back as soon as they are freed. glibc by itself learns from what is freed to keep
-    blocks as large as Pillow's for each thread; with a threshold that is set it does not (mallopt(3))."""
+def map_large_blocks(at_least: int) -> None:
+    """Gives blocks of memory of so many bytes and more back as soon as they are freed. glibc by itself learns from what
+    is freed to keep blocks as large as Pillow's for each thread; with a threshold that is set it does not (mallopt(3)).
+    """
     if _LIBC is not None and hasattr(_LIBC, "mallopt"):
-        _LIBC.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+        _LIBC.mallopt(_M_MMAP_THRESHOLD, at_least)

@@ -21,7 +21,7 @@ from service.telemetry import TelemetryUnavailableError
 
 
 def main() -> int:
-    processes.map_large_blocks()
+    processes.map_large_blocks(2**20)
     settings = Settings()
     logs.configure(settings)
     logging.getLogger("uvicorn.access").addFilter(_is_no_probe)

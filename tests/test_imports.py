@@ -41,6 +41,7 @@ TORCH_FREE = [
     "foi_core",
     "foi_core.keywords",
     "foi_core.splitting",
+    "foi_core.sizes",
     "jobs.queue",
     "worker.webhooks",
 ]
@@ -50,6 +51,7 @@ TORCH_FREE_MODULES = {
     "foi_core.errors",
     "foi_core.result",
     "foi_core.keywords",
+    "foi_core.sizes",
     "foi_core.splitting",
 }
 

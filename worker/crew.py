@@ -6,10 +6,9 @@ import time
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 from jobs.blobs import BlobStore
 from jobs.connection import connect
+from jobs.processes import map_large_blocks
 from jobs.repository import EditRepository
 from jobs.settings import Settings
 from worker.reporter import Reporter
@@ -25,11 +24,8 @@ PREPARED = 2
 STORING = 2
 """Threads for each place in the engine: an edit whose files are being stored holds a thread and no place."""
 HAND_BACK_S = 5
-
-
-BLOCK = 64 * 2**20
-"""Pillow's blocks. Larger than glibc's largest threshold (32 MiB), they are the system's own and go back to it; smaller
-ones stay with the heap of the thread that had them."""
+MAPPED_BYTES = 8 * 2**20
+"""Pictures as large as callers send them are larger; the tensors of a step are smaller, and stay with the heap."""
 
 
 class Crew:
@@ -38,7 +34,7 @@ class Crew:
     def __init__(
         self, engine: BatchingEngine, reporter: Reporter, name: str, settings: Settings, url: str, blobs: BlobStore
     ) -> None:
-        Image.core.set_block_size(BLOCK)  # type: ignore[attr-defined]  # it is not in Pillow's types
+        map_large_blocks(MAPPED_BYTES)
         self._engine, self._reporter, self._hang_s = engine, reporter, settings.hang_s
         self._room = Room(settings.max_in_flight + PREPARED)
         repository = EditRepository(connect(url, patient=True, decode=True), settings.retention_s)

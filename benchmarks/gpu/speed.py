@@ -108,8 +108,7 @@ def mixed(bench: Bench) -> dict[str, Any]:
 def run_together(batching: BatchingEngine, picture: Image.Image, specs: list[EditSpec]) -> list[Image.Image]:
     """All handed in at once; their pictures, as soon as the last is there."""
     tickets = [batching.submit(picture, spec) for spec in specs]
-    none = [None] * len(specs[0].instructions)
-    return [ticket.result.result().drawn(picture, none).image for ticket in tickets]
+    return [ticket.result.result().drawn(picture).image for ticket in tickets]
 
 
 def _one_by_one(bench: Bench, picture: Image.Image, specs: list[EditSpec]) -> dict[str, Work]:

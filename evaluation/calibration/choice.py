@@ -22,8 +22,8 @@ class Choice(NamedTuple):
 
 
 def best_masks(table: Table, settings: Sequence[Setting]) -> Choice | None:
-    """The highest IoU with the true masks; the first of `settings`, which holds so far, where no other is clearly better.
-    None where there is no truth."""
+    """The highest IoU with the true masks; the first of `settings`, which holds so far, where no other is clearly
+    better. None where there is no truth."""
     scores = _means(table, settings, "mask_iou")
     if not scores:
         return None

@@ -38,7 +38,7 @@ def alone(engine: Engine, method: Method) -> EditResult:
 def batched(engine: Engine, method: Method) -> EditResult:
     batching = BatchingEngine(engine, Capacity(2, 10**6))
     try:
-        return batching.submit(picture(64, 64), spec(method)).result.result(60).drawn(picture(64, 64), [None])
+        return batching.submit(picture(64, 64), spec(method)).result.result(60).drawn(picture(64, 64))
     finally:
         batching.close()
 

@@ -138,5 +138,5 @@ def test_a_size_of_the_models_own_stays_as_it_is() -> None:
     for resolution in (64, 128, 512, 768):
         for width, height in rng.integers(16, 4000, (500, 2)):
             if max(width, height) <= 8 * min(width, height):
-                size = images.model_size(int(width), int(height), resolution)
-                assert images.model_size(*size, resolution) == size
+                size = sizes.model_size(int(width), int(height), resolution)
+                assert sizes.model_size(*size, resolution) == size
