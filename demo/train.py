@@ -35,7 +35,7 @@ SHAPE = Shape(widths=(64, 128), cross_attention=(True, False), text_layers=1, la
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    recipes = parser.add_subparsers(dest="recipe", metavar="recipe")
+    recipes = parser.add_subparsers(dest="recipe", title="recipe")
     _supervised_options(recipes.add_parser("supervised"))
     _two_stage_options(recipes.add_parser("two-stage"))
     asks_help = arguments[:1] in (["-h"], ["--help"])
@@ -95,16 +95,15 @@ def _common_options(parser: argparse.ArgumentParser, work: Path, bundle: Path) -
 
 def supervised(args: argparse.Namespace) -> None:
     """Stages: pictures -> VAE -> latents -> text encoder and UNet -> bundle."""
-    device = torch.device(args.device)
     if args.from_bundle:
-        vae = bundle.load_vae(BUNDLE).to(device)
+        vae = bundle.load_vae(BUNDLE).to(args.device)
     else:
-        vae = train_vae.train(args.work, args.vae_minutes, device, args.threads)
-        train_vae.refine_decoder(args.work, vae, args.decoder_minutes, device, args.threads)
-    shards = data.make_shards(args.work / f"data-{fingerprint(vae)}", vae, args.shards, args.threads, device)
+        vae = train_vae.train(args.work, args.vae_minutes, args.device, args.threads)
+        train_vae.refine_decoder(args.work, vae, args.decoder_minutes, args.device, args.threads)
+    shards = data.make_shards(args.work / f"data-{fingerprint(vae)}", vae, args.shards, args.threads, args.device)
     start_from = BUNDLE if args.from_bundle else None
     checkpoint = train_unet.train(
-        args.work, shards, args.hours, args.cooldown, device, start_from, args.attention_weight
+        args.work, shards, args.hours, args.cooldown, args.device, start_from, args.attention_weight
     )
     bundle.write_checkpoint(args.bundle, vae, checkpoint)
 
