@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from redis import Redis
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-__all__ = ["RedisConnectionError", "RedisError", "RedisTimeoutError", "connect"]
+__all__ = ["RedisConnectionError", "RedisError", "RedisTimeoutError", "connect", "connect_async"]
 
 PATIENT_RETRIES = 60
 QUICK_RETRIES = 1
 """Enough for a connection that Redis closed while it was idle."""
+ASYNC_CONNECTIONS, ASYNC_TIMEOUT_S = 32, 10
 
 
 def connect(url: str, *, patient: bool = False, decode: bool = False) -> Redis:
@@ -37,3 +41,17 @@ def connect(url: str, *, patient: bool = False, decode: bool = False) -> Redis:
         options["socket_connect_timeout"] = 2
     client: Redis = Redis.from_url(url, **options)
     return client
+
+
+def connect_async(url: str) -> AsyncRedis:
+    """A client for one event loop, which connects when it is first used. It answers text. Whoever finds none of its
+    ASYNC_CONNECTIONS free waits for one."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=ASYNC_CONNECTIONS,
+        timeout=ASYNC_TIMEOUT_S,
+        socket_timeout=ASYNC_TIMEOUT_S,
+        retry=AsyncRetry(ExponentialBackoff(cap=0.2, base=0.1), QUICK_RETRIES),
+        decode_responses=True,
+    )
+    return AsyncRedis.from_pool(pool)

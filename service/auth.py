@@ -12,11 +12,9 @@ from typing import Annotated, Any
 from fastapi import Depends, Query, Request
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
+from redis.asyncio import Redis
 
-from jobs.connection import QUICK_RETRIES, RedisError
+from jobs.connection import RedisError, connect_async
 from jobs.keys import KEYS, ApiKey, Role, digest_of, keys_on
 from jobs.repository import ALL_OWNERS
 from jobs.settings import Settings
@@ -26,9 +24,6 @@ from service.tokens import StreamTokens
 
 PROBLEMS = ("unauthorized", "forbidden")
 """What every route with a caller may answer."""
-CONNECTIONS = 32
-"""To Redis, for all callers together; each is needed for a moment only."""
-TIMEOUT_S = 10
 REVOKED_S = 0.5
 """How often the keys of those who wait are looked at, all with one command."""
 
@@ -71,15 +66,7 @@ class Guard:
     def __init__(self, settings: Settings, redis_url: str) -> None:
         """Raises AuthUndecidedError."""
         self.keys_on = keys_on(settings)
-        pool = BlockingConnectionPool.from_url(
-            redis_url,
-            max_connections=CONNECTIONS,
-            timeout=TIMEOUT_S,
-            socket_timeout=TIMEOUT_S,
-            retry=Retry(ExponentialBackoff(cap=0.2, base=0.1), QUICK_RETRIES),
-            decode_responses=True,
-        )
-        self._redis = Redis.from_pool(pool)
+        self._redis = connect_async(redis_url)
         self.quotas = Quotas(self._redis, settings)
         self.revocations = Revocations(self._redis)
         self.tokens = StreamTokens(self._redis)

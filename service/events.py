@@ -11,18 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
-
-from jobs.connection import QUICK_RETRIES, RedisError
+from jobs.connection import RedisError, connect_async
 from jobs.logs import get_logger
 from jobs.repository import events_key, preview_key
 
-CONNECTIONS = 32
-"""To Redis: one for the reader, the others are each needed for a moment only."""
 BLOCK_S = 1.0
-TIMEOUT_S = 10
 AGAIN_S = 0.5
 """How soon Redis is asked again after it did not answer."""
 CHECK_S = 1.0
@@ -130,15 +123,7 @@ class EventHub:
     """
 
     def __init__(self, redis_url: str) -> None:
-        pool = BlockingConnectionPool.from_url(
-            redis_url,
-            max_connections=CONNECTIONS,
-            timeout=TIMEOUT_S,
-            socket_timeout=TIMEOUT_S,
-            retry=Retry(ExponentialBackoff(cap=0.2, base=0.1), QUICK_RETRIES),
-            decode_responses=True,
-        )
-        self._redis = Redis.from_pool(pool)
+        self._redis = connect_async(redis_url)
         self._watched: dict[str, _Watched] = {}
         self._reader: asyncio.Task[None] | None = None
         self._waker: asyncio.Task[None] | None = None
