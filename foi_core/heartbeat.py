@@ -17,8 +17,10 @@ class Heartbeat:
         self.longest = 0.0
         self._heard: dict[int, float] = {}  # of each thread, time.monotonic()
         self._measuring: int | None = None  # the thread
+        self._listens = False
 
     def listen(self, network: nn.Module) -> None:
+        self._listens = True
         for layer in network.modules():
             if isinstance(layer, nn.Conv2d):
                 layer.register_forward_pre_hook(self._beat)
@@ -33,7 +35,11 @@ class Heartbeat:
 
     @contextmanager
     def measured(self) -> Iterator[None]:
-        """The calling thread works in the block without a pause: its longest silence there is `longest`."""
+        """The calling thread works in the block without a pause: its longest silence there is `longest`. Where no
+        network is listened to, as on a GPU, there is nothing to measure: all would be silence."""
+        if not self._listens:
+            yield
+            return
         self._measuring = get_ident()
         self._heard[self._measuring] = time.monotonic()
         try:

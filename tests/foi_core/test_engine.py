@@ -19,6 +19,7 @@ from foi_core import (
     regions,
 )
 from foi_core.engine import Engine
+from foi_core.heartbeat import Heartbeat
 from foi_core.mask_sources import KeywordAttention, Seen
 from foi_core.recipe import RECIPES, Recipe
 from foi_core.result import EditResult, Progress
@@ -415,3 +416,11 @@ def test_a_warm_up_tells_what_it_does_and_measures_how_long_a_layer_takes(engine
     engine.warm_up(told.append)
     assert [(p.step, p.stage) for p in told] == [(0, "encode"), (0, "denoise"), (1, "denoise"), (2, "decode")]
     assert engine.heartbeat.longest > 0
+
+
+def test_where_no_network_is_heard_a_warm_up_is_no_measure_of_silence() -> None:
+    """As on a GPU, where a warm-up takes a minute: a hundred times that is no time to wait for a hung engine."""
+    heartbeat = Heartbeat()
+    with heartbeat.measured():
+        pass
+    assert heartbeat.longest == 0
