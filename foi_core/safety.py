@@ -40,7 +40,7 @@ class SafetyChecker:
         flagged = False
 
         def looked(network: StableDiffusionSafetyChecker) -> Tensor:
-            """The embedding, by which it judges: comparisons with what is not a number would find nothing."""
+            """All that it compares: where one side is not a number, a comparison finds nothing."""
             nonlocal flagged
             embeddings: list[Tensor] = []
             hook = network.visual_projection.register_forward_hook(lambda *call: embeddings.append(call[-1]))
@@ -49,7 +49,10 @@ class SafetyChecker:
                 _, (flagged,) = network(seen.to(network.device, network.dtype), torch.zeros(1))
             finally:
                 hook.remove()
-            return embeddings[0]
+            concepts = (network.concept_embeds, network.special_care_embeds)
+            limits = (network.concept_embeds_weights, network.special_care_embeds_weights)
+            norms = (one.norm(dim=-1) for one in (*embeddings, *concepts))  # by which the comparison divides
+            return torch.cat([*norms, *limits])
 
         finite("safety checker", self._network, looked)
         if flagged and self._policy == "block":

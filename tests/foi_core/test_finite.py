@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from foi_core import EditSpec, ModelFailure, SubInstruction, attention
 from foi_core.batching import BatchingEngine, Capacity
 from foi_core.engine import Engine
 from foi_core.model import Model
 from foi_core.result import EditResult
+from foi_core.safety import SafetyChecker
 from foi_core.spec import Method
-from tests.foi_core.test_safety import RED, add_safety_checker
+from tests.foi_core.test_safety import ALWAYS, RED, add_safety_checker, checker_of, to_picture
 from tests.support import picture
 from tests.tiny_model import build_tiny_model
 
@@ -52,8 +53,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @torch.inference_mode()
-def poison(module: nn.Module) -> None:
-    for parameter in module.parameters():
+def poison(module: nn.Module | nn.Parameter) -> None:
+    for parameter in module.parameters() if isinstance(module, nn.Module) else [module]:
         parameter.fill_(float("nan"))
 
 
@@ -63,6 +64,14 @@ def stretch(norm: nn.Module, conv: nn.Module) -> None:
     norm.weight.mul_(OVERFLOWS)  # type: ignore[operator]
     norm.bias.mul_(OVERFLOWS)  # type: ignore[operator]
     conv.weight.div_(OVERFLOWS)  # type: ignore[operator]
+
+
+@torch.inference_mode()
+def safety_embedding(safety: SafetyChecker, pixels: Tensor) -> Tensor:
+    network = safety._network
+    seen = safety._processor(images=[to_picture(pixels)], return_tensors="pt").pixel_values
+    found: Tensor = network.visual_projection(network.vision_model(seen.to(network.dtype))[1])
+    return found
 
 
 NETWORKS: dict[str, tuple[Callable[[Model], nn.Module], str]] = {
@@ -129,6 +138,26 @@ def test_a_safety_checker_that_cannot_tell_lets_nothing_through(tmp_path: Path, 
     poison(engine._model.safety._network.visual_projection)
     with pytest.raises(ModelFailure, match="safety checker"):
         edit(engine, "foi")
+
+
+@pytest.mark.parametrize("part", ["concept_embeds", "special_care_embeds", "concept_embeds_weights"])
+def test_a_safety_checker_whose_concepts_are_damaged_lets_nothing_through(tmp_path: Path, part: str) -> None:
+    safety = checker_of(add_safety_checker(build_tiny_model(tmp_path), ALWAYS))
+    poison(getattr(safety._network, part))
+    with pytest.raises(ModelFailure, match="safety checker"):
+        safety.flags(RED)
+
+
+def test_an_embedding_that_is_too_long_for_half_precision_is_compared_in_float32(tmp_path: Path) -> None:
+    """Its numbers are finite, its length is not: divided by that it would be like no concept."""
+    safety = checker_of(add_safety_checker(build_tiny_model(tmp_path), 0.9, like=RED), "float16")
+    with torch.inference_mode():
+        weight = safety._network.visual_projection.weight
+        weight.mul_(OVERFLOWS / safety_embedding(safety, RED).abs().max())
+    embedding = safety_embedding(safety, RED)
+    assert torch.isfinite(embedding).all()
+    assert not torch.isfinite(embedding.norm())
+    assert safety.flags(RED)
 
 
 def test_a_preview_of_latents_that_are_not_finite_is_left_out(folder: str) -> None:

@@ -71,8 +71,8 @@ def to_picture(pixels: Tensor) -> Image.Image:
     return Image.fromarray(levels.permute(1, 2, 0).numpy())
 
 
-def checker_of(folder: Path) -> SafetyChecker:
-    safety = load(str(folder), "cpu", safety_checker="report").safety
+def checker_of(folder: Path, dtype: str = "auto") -> SafetyChecker:
+    safety = load(str(folder), "cpu", dtype, safety_checker="report").safety
     assert safety is not None
     return safety
 
