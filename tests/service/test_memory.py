@@ -7,6 +7,7 @@ import base64
 import hashlib
 import io
 import json
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -66,6 +67,7 @@ def test_pictures_that_do_not_fit_together_are_read_one_after_the_other() -> Non
         nonlocal running, most
         running += 1
         most = max(most, running)
+        time.sleep(0.01)  # long enough for another to come, if it could
         running -= 1
 
     async def several(memory: int) -> None:
