@@ -25,6 +25,7 @@ from evaluation.scenes import pictures, report, results, rows
 from evaluation.scenes.cases import Case, cases
 from evaluation.scenes.results import Record
 from evaluation.scenes.run import STEPS, Task, append, key, read, run
+from foi_core.checkpoint import SLOW
 from foi_core.engine import Engine
 from foi_core.model import DTYPES, choose_device, slowdown
 from foi_core.spec import PRESETS
@@ -86,9 +87,9 @@ def precision(asked: str, device: str, out: Path) -> str:
     if asked != "auto" or not file.exists():
         return asked
     made_in = str(results.load(file)[1]["dtype"])
-    if choose_device(device).type == "cpu" and slowdown(DTYPES[made_in]) > 1:
+    if choose_device(device).type == "cpu" and (times := slowdown(DTYPES[made_in])) > SLOW:
         sys.exit(
-            f"{file} was made in {made_in}, which this CPU computes {slowdown(DTYPES[made_in]):.0f} times slower than "
+            f"{file} was made in {made_in}, which this CPU computes {times:.0f} times slower than "
             f"float32: give another --out to make all results in float32, or --dtype {made_in} to go on slowly"
         )
     return made_in

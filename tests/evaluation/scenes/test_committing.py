@@ -81,10 +81,11 @@ def test_what_goes_on_from_no_results_is_computed_in_the_precision_of_the_device
     assert asked_for(monkeypatch, *part) == "auto"
 
 
+@pytest.mark.parametrize("times", [0.5, 1.3])
 def test_a_whole_run_goes_on_in_the_precision_of_the_results_that_are_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    times: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "slowdown", lambda _: 0.5)
+    monkeypatch.setattr(main, "slowdown", lambda _: times)
     assert asked_for(monkeypatch, "--out", str(tmp_path)) == "auto"
     results.save(tmp_path / "rows.json", [], {"dtype": "bfloat16"}, [])
     assert asked_for(monkeypatch, "--out", str(tmp_path)) == "bfloat16"
