@@ -9,6 +9,7 @@ from diffusers import DDIMInverseScheduler, DDIMScheduler, StableDiffusionDiffEd
 from PIL import Image
 
 from evaluation.pictures.problems import UsageError
+from foi_core import ModelFailure
 from foi_core.model import choose_dtype
 
 STEPS = 50  # diffusers' default
@@ -49,7 +50,7 @@ class DiffEdit:
     def edit(
         self, picture: Image.Image, caption: str, target_caption: str, steps: int | None, seed: int
     ) -> tuple[Image.Image, Image.Image, float]:
-        """The edited picture and DiffEdit's mask ("L"), both of the input's size, and seconds."""
+        """The edited picture and DiffEdit's mask ("L"), both of the input's size, and seconds. Raises ModelFailure."""
         begun = time.perf_counter()
         pipeline, generator = self._pipeline, torch.Generator().manual_seed(seed)
         seen = picture.resize(self._model_size(picture.size), Image.Resampling.LANCZOS)
@@ -62,14 +63,18 @@ class DiffEdit:
             generator=generator,
         )
         inverted = pipeline.invert(prompt=caption, image=seen, num_inference_steps=count, generator=generator).latents
-        edited = pipeline(
+        decoded = pipeline(
             prompt=target_caption,
             negative_prompt=caption,
             mask_image=mask,
             image_latents=inverted,
             num_inference_steps=count,
             generator=generator,
-        ).images[0]
+            output_type="pt",
+        ).images
+        if not (torch.isfinite(inverted).all() and torch.isfinite(decoded).all()):
+            raise ModelFailure("DiffEdit's model gave numbers that are not finite")
+        (edited,) = pipeline.image_processor.numpy_to_pil(pipeline.image_processor.pt_to_numpy(decoded))
         shown = Image.fromarray((mask[0] > 0.5).astype("uint8") * 255).resize(picture.size, Image.Resampling.NEAREST)
         resized = edited.resize(picture.size, Image.Resampling.LANCZOS)
         return resized, shown, time.perf_counter() - begun

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from evaluation.pictures.cli import main
 from evaluation.pictures.data import Item
+from evaluation.pictures.diffedit import DiffEdit
 from evaluation.pictures.methods import Editor, Method, Outcome
 from evaluation.pictures.pictures import open_picture
+from foi_core import ModelFailure
 from foi_core.engine import Engine
 from tests.evaluation.pictures.conftest import Write
+from tests.support import picture
 
 FIRST = {
     "id": "first",
@@ -213,6 +217,14 @@ def test_diffedit_runs_with_a_text_to_image_model_where_there_are_captions(
     assert len(row["masks"]) == 1
     assert row["measures"]["mae_outside"] > 0
     assert "1 of 2 lines have no caption" in capsys.readouterr().err
+
+
+def test_a_black_picture_of_a_broken_decoder_is_no_result_of_diffedit(text_to_image: Path) -> None:
+    diffedit = DiffEdit(str(text_to_image), "cpu")
+    with torch.inference_mode():
+        diffedit._pipeline.vae.decoder.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(ModelFailure, match="not finite"):
+        diffedit.edit(picture(64, 64), "a blue ball", "a red ball", steps=4, seed=0)
 
 
 def test_diffedit_says_which_model_it_needs(write: Write, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
