@@ -116,6 +116,17 @@ def test_a_vae_that_overflows_in_half_precision_works_in_float32(folder: str, pa
     assert next(half._model.vae.parameters()).dtype == torch.float16
 
 
+@torch.inference_mode()
+def test_a_text_encoder_that_overflows_in_half_precision_works_in_float32(folder: str) -> None:
+    model = Engine.load(folder, "cpu", "float16")._model
+    layer = model.text_encoder.encoder.layers[-1]
+    stretch(layer.layer_norm2, layer.mlp.fc1)
+    ids = tuple(model.tokenizer("make the ball red").input_ids)
+    assert not torch.isfinite(model.text_encoder(torch.tensor([ids])).last_hidden_state).all()
+    states = deepcopy(model.text_encoder).float()(torch.tensor([ids])).last_hidden_state
+    assert torch.equal(model.encode_text(ids), model.unet.text(states.half()))
+
+
 @either_way
 @pytest.mark.parametrize("method", ["foi", "masks"])
 def test_attention_that_is_not_finite_is_an_error_and_not_an_empty_mask(
