@@ -49,7 +49,7 @@ class _App(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         app, settings = super().build_middleware_stack(), self.state.intake.settings
-        app = OwnPages(app, {*settings.cors_origins, origin_of(settings.public_url)})
+        app = OwnPages(app, {*settings.cors_origins, origin_of(settings.public_url)} - {""})
         if settings.cors_origins:
             app = allow_origins(app, settings.cors_origins)
         if settings.auth == "auto":
