@@ -12,6 +12,7 @@ import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
+from jobs import connection
 from jobs.redis_server import EmbeddedRedis
 from jobs.repository import events_key, preview_key
 from service import events
@@ -138,7 +139,7 @@ def test_who_comes_while_the_reader_waits_is_heard_at_once(
 ) -> None:
     assert redis.dbsize() == 0
     monkeypatch.setattr(events, "BLOCK_S", 60)
-    monkeypatch.setattr(events, "TIMEOUT_S", 90)
+    monkeypatch.setattr(connection, "ASYNC_TIMEOUT_S", 90)
 
     async def work() -> None:
         async with hub_of(redis_url) as (hub, writer):
