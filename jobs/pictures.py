@@ -70,7 +70,7 @@ def check_picture(file: BinaryIO, max_pixels: int) -> tuple[int, int]:
         width, height = image.size
         image.draft(None, (1, 1))  # a JPEG is read to its end all the same, and needs an eighth of its sides
         _decoded(image)
-        turned = _orientation(image) in _SIDEWAYS  # only now: that of a PNG may come after its pixels
+        turned = _orientation(image) in _SIDEWAYS
     file.seek(0)
     return (height, width) if turned else (width, height)
 
@@ -79,8 +79,8 @@ def read_picture(file: BinaryIO, max_pixels: int) -> Image.Image:
     """RGB: EXIF orientation applied, embedded colour profile converted to sRGB, transparency flattened on white. The
     same bytes give the same picture. Raises BadPictureError."""
     with _opened(file, max_pixels) as image:
-        orientation = _orientation(image)
         picture = _flatten(_decoded(image), background=255)
+        orientation = _orientation(image)
     picture = _upright(picture, orientation)
     picture.info = {}  # Pillow would write the input's profile and the like into what is saved from it
     return picture
@@ -90,8 +90,8 @@ def read_mask(file: BinaryIO, size: tuple[int, int], max_pixels: int) -> Image.I
     """ "1", white may change; transparent counts as black. Has the picture's `size`, or comes in one of the sizes that
     a model works at (`foi_core.sizes`) and is brought to it. Raises BadPictureError."""
     with _opened(file, max_pixels) as image:
-        orientation = _orientation(image)
         mask = _flatten(_decoded(image), background=0, finish=_black_or_white)
+        orientation = _orientation(image)
     mask = _upright(mask, orientation)
     if mask.size != size and not is_model_size(mask.size, size):
         shown = [f"{width}x{height}" for width, height in (mask.size, size)]
@@ -111,8 +111,8 @@ def read_mask(file: BinaryIO, size: tuple[int, int], max_pixels: int) -> Image.I
 def read_transparent(file: BinaryIO, max_pixels: int) -> Image.Image:
     """ "1", white where the picture is fully transparent. Raises BadPictureError."""
     with _opened(file, max_pixels) as image:
-        orientation = _orientation(image)
         found = _banded(_decoded(image), "1", _is_transparent)
+        orientation = _orientation(image)
     found = _upright(found, orientation)
     found.info = {}
     return found
@@ -196,7 +196,8 @@ def _check_scans(file: BinaryIO) -> None:
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """Damaged EXIF is ignored, as browsers do."""
+    """Of a picture that is decoded: a PNG's may come after its pixels, and is looked for there. Damaged EXIF is
+    ignored, as browsers do."""
     try:
         found = image.getexif().get(ExifTags.Base.Orientation)
     except (SyntaxError, ValueError, struct.error, OSError):

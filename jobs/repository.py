@@ -164,13 +164,16 @@ return 1
 """
 _KEEP = """
 if not status or redis.call('TTL', KEYS[1]) >= tonumber(ARGV[1]) then return end
-redis.call('HSET', KEYS[1], 'expires_at', ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[1], 'expires_at', ARGV[2])
 redis.call('EXPIRE', KEYS[2], ARGV[1])
 redis.call('EXPIRE', KEYS[3], ARGV[3])
 """
 _CANCEL = """
-if status == 'running' then status_is('canceling') end
+if status == 'running' then
+  redis.call('HDEL', KEYS[1], '')  -- a first write that needs no memory
+  status_is('canceling')
+end
 return status
 """
 

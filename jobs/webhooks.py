@@ -52,7 +52,10 @@ _MOVE = """
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= ARGV[2] then return end
 if ARGV[3] == '' then redis.call('ZREM', KEYS[1], ARGV[1]) else redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1]) end
 """
+# As the scripts of `jobs.repository`: what deletes an edit, and what writes down what was sent, begin with a write that
+# needs no memory.
 _PREPARE = """
+redis.call('EXPIRE', KEYS[1], ARGV[1])
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('HSET', KEYS[1], 'state', 'pending', 'tries', 0, 'next_at', now, 'attempts', '[]', unpack(ARGV, 2))
 end
@@ -61,6 +64,7 @@ redis.call('EXPIRE', KEYS[1], ARGV[1])
 # A claim that has run out, or that a wish to send again overtook, adds to the log and changes nothing else.
 _RECORD = f"""
 local id, claim, attempt, outcome, state, delay = unpack(ARGV, 1, 6)
+redis.call('EXPIRE', KEYS[2], {KEPT_S})
 redis.call('HINCRBY', KEYS[3], outcome, 1)
 local log = redis.call('HGET', KEYS[2], 'attempts')
 if not log then return end
@@ -68,7 +72,6 @@ log = cjson.decode(log)
 table.insert(log, cjson.decode(attempt))
 if #log > {MAX_ATTEMPTS} then table.remove(log, 1) end
 redis.call('HSET', KEYS[2], 'attempts', cjson.encode(log))
-redis.call('EXPIRE', KEYS[2], {KEPT_S})
 if redis.call('ZSCORE', KEYS[1], id) ~= claim then return end
 redis.call('HINCRBY', KEYS[2], 'tries', 1)
 if delay == '' then

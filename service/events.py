@@ -112,6 +112,7 @@ class _Watched:
     def __init__(self, read: Position) -> None:
         self.read = read
         self.listeners: set[Listener] = set()
+        self.preview: tuple[Position, asyncio.Task[Event | None]] | None = None
 
 
 class EventHub:
@@ -156,9 +157,20 @@ class EventHub:
         return _events(await self._redis.xrange(events_key(edit_id), f"({after}"))
 
     async def shown(self, edit_id: str, event: Event) -> Event | None:
-        """The event with its data. None for a preview that a later one has replaced, or that is too old."""
+        """The event with its data. None for a preview that a later one has replaced, or that is too old. Redis is asked
+        once for all who listen."""
         if event.type != "preview" or event.data != "{}":
             return event
+        watched, position = self._watched.get(edit_id), Position.of(event.id) or START
+        if watched is None:
+            return await self._preview(edit_id, event)
+        if watched.preview is None or watched.preview[0] < position:
+            watched.preview = position, asyncio.create_task(self._preview(edit_id, event))
+        elif position < watched.preview[0]:
+            return None
+        return await asyncio.shield(watched.preview[1])
+
+    async def _preview(self, edit_id: str, event: Event) -> Event | None:
         try:
             kept: Any = await self._redis.get(preview_key(edit_id))
         except RedisError:

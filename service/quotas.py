@@ -84,11 +84,15 @@ class Quotas:
             key_prefix="foi:requests",
             connection_pool=redis.connection_pool,  # type: ignore[arg-type]  # documented, and not in its types
         )
-        # The library's scripts are given the time by each process; in front of them stands Redis's clock.
+        # The library's scripts are given the time by each process; in front of them stands Redis's clock. The list is
+        # cut first, as the library does last: a Redis that is full would refuse the other order, and with it reading
+        # and deleting.
         bridge: Any = storage.bridge
         seconds = self._per_minute.get_expiry()
         bridge.lua_acquire_moving_window = redis.register_script(
-            _REDIS_TIME + "ARGV[1] = now\n" + bridge.SCRIPT_ACQUIRE_MOVING_WINDOW.decode()
+            _REDIS_TIME
+            + "ARGV[1] = now\nredis.call('LTRIM', KEYS[1], 0, ARGV[2] - 1)\n"
+            + bridge.SCRIPT_ACQUIRE_MOVING_WINDOW.decode()
         )
         bridge.lua_moving_window = redis.register_script(
             _REDIS_TIME + f"ARGV[1] = now - {seconds}\n" + bridge.SCRIPT_MOVING_WINDOW.decode()

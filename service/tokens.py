@@ -43,13 +43,17 @@ class StreamTokens:
         return digest if right and moment < ends else None
 
     async def _secret_and_time(self) -> tuple[str, int]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.set(SECRET, secrets.token_hex(32), nx=True)
-            pipeline.get(SECRET)
-            pipeline.time()
-            _, secret, time = await pipeline.execute()
-        found: Any = secret
+        time, found = await self._time_and_secret()
+        if found is None:  # a Redis that is full is not written to for each token
+            await self._redis.set(SECRET, secrets.token_hex(32), nx=True)
+            time, found = await self._time_and_secret()
         return str(found), int(time[0])
+
+    async def _time_and_secret(self) -> Any:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            pipeline.get(SECRET)
+            return await pipeline.execute()
 
 
 def _signature(secret: str, edit_id: str, ends: int, digest: str) -> str:

@@ -187,6 +187,7 @@ MASKS: dict[str, tuple[int, str, bytes]] = {
     "turned": (422, "mask-size-mismatch", encoded(picture().transpose(Image.Transpose.ROTATE_90))),
     "one pixel": (422, "invalid-parameter", encoded(Image.new("L", (1, 1), 255))),
     "truncated": (415, "unsupported-image", PNG[:-100]),
+    "damaged in the middle": (415, "unsupported-image", PNG[:-2000] + bytes(2000)),
     "zero bytes": (415, "unsupported-image", b""),
     "gif": (415, "unsupported-image", encoded(picture(), "GIF")),
     "animated": (415, "unsupported-image", encoded(picture(), save_all=True, append_images=[picture(mode="L")])),
@@ -255,15 +256,22 @@ def test_a_bomb_is_refused_before_it_takes_memory(bomb: bytes) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_whatever_happened_to_a_file_it_is_a_picture_or_a_problem(kind: str) -> None:
+def test_whatever_happened_to_a_file_it_is_a_picture_or_a_problem_and_the_check_says_which(kind: str) -> None:
     dice = random.Random(kind)
     for _ in range(400):
         damaged = bytearray(encoded(picture(mode="P" if kind == "PNG" else "RGB"), kind, icc_profile=SRGB))
         for _ in range(dice.choice((1, 3, 10))):
             damaged[dice.randrange(min(len(damaged), dice.choice((40, 400, 4000))))] = dice.choice((0, 255, 1))
-        with suppress(Problem):
-            found = images.told_of("image", pictures.read_picture, io.BytesIO(_with_checksums(bytes(damaged))), 100_000)
-            assert (found.mode, found.info) == ("RGB", {})
+        file, checked = io.BytesIO(_with_checksums(bytes(damaged))), None
+        with suppress(pictures.BadPictureError):
+            checked = pictures.check_picture(file, 100_000)
+        file.seek(0)
+        if checked is None:
+            with pytest.raises(Problem):
+                images.told_of("image", pictures.read_picture, file, 100_000)
+        else:
+            found = images.told_of("image", pictures.read_picture, file, 100_000)
+            assert (found.mode, found.info, found.size) == ("RGB", {}, checked)
 
 
 def _with_checksums(png: bytes) -> bytes:

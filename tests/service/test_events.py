@@ -12,8 +12,9 @@ import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
+from jobs import connection
 from jobs.redis_server import EmbeddedRedis
-from jobs.repository import events_key
+from jobs.repository import events_key, preview_key
 from service import events
 from service.events import MAX_PENDING, START, EventHub, Position
 
@@ -72,6 +73,33 @@ def test_listeners_that_come_at_any_time_hear_everything_once(redis: Redis, redi
     run(work)
 
 
+def test_a_preview_is_read_once_for_all_who_listen(redis: Redis, redis_url: str) -> None:
+    assert redis.dbsize() == 0
+    reads = 0
+
+    async def looks(hub: EventHub) -> list[str]:
+        found, shown = [], []
+        with hub.listening("e", START) as listener:
+            while len(found) < 2:
+                found += await listener.news()
+            for event in found:
+                shown.append(await hub.shown("e", event))
+        return [event.data for event in shown if event is not None]
+
+    async def work() -> None:
+        nonlocal reads
+        async with hub_of(redis_url) as (hub, writer):
+            for data in ("old", "new"):
+                event_id = await writer.xadd(events_key("e"), {"type": "preview", "data": "{}"})
+                await writer.set(preview_key("e"), f"{event_id} {data}")
+            await writer.config_resetstat()
+            assert await asyncio.gather(*(looks(hub) for _ in range(50))) == [["new"]] * 50
+            reads = (await writer.info("commandstats"))["cmdstat_get"]["calls"]
+
+    run(work)
+    assert reads == 2
+
+
 def test_a_listener_goes_on_after_the_event_that_it_names(redis: Redis, redis_url: str) -> None:
     ids = [redis.xadd(events_key("e"), {"type": "progress", "data": str(number)}) for number in range(200)]
 
@@ -111,7 +139,7 @@ def test_who_comes_while_the_reader_waits_is_heard_at_once(
 ) -> None:
     assert redis.dbsize() == 0
     monkeypatch.setattr(events, "BLOCK_S", 60)
-    monkeypatch.setattr(events, "TIMEOUT_S", 90)
+    monkeypatch.setattr(connection, "ASYNC_TIMEOUT_S", 90)
 
     async def work() -> None:
         async with hub_of(redis_url) as (hub, writer):

@@ -13,13 +13,17 @@ from redis import Redis
 
 from jobs.blobs import BlobStore
 from jobs.connection import connect
-from jobs.records import EditRecord
+from jobs.keys import ApiKeys
+from jobs.records import EditRecord, now
 from jobs.redis_server import EmbeddedRedis
 from jobs.repository import EditRepository
 from jobs.settings import Settings
+from jobs.webhooks import Attempt, DeliveryStore
 from tests.service.conftest import seen_a_moment_ago, serving
 from tests.service.test_bad_input import refused
+from tests.service.test_deliveries import end, new_edit
 from tests.service.test_edits import ONE, submit
+from tests.service.test_stream import everything
 from tests.support import FakeEngine, run_edit, wait_until
 from worker.reporter import Reporter
 from worker.room import Room
@@ -86,13 +90,13 @@ def test_a_submit_is_503_leaves_nothing_and_may_be_sent_again(
     assert submit(client, **headers).status_code == 202
 
 
-def test_what_only_reads_is_answered_and_what_writes_is_503_or_done(client: httpx.Client, own_redis: Redis) -> None:
+def test_what_only_reads_or_ends_an_edit_is_done(client: httpx.Client, own_redis: Redis) -> None:
     edit = submit(client).json()
     EditRepository(own_redis, 3600).start(edit["id"])
     with full(own_redis):
         assert client.get(edit["urls"]["self"]).json()["status"] == "running"
         assert client.get("/v1/edits").status_code == 200
-        refused(client.post(edit["urls"]["cancel"]), 503, "unavailable")
+        assert client.post(edit["urls"]["cancel"]).json()["status"] == "canceling"
         used, limit = (
             float(line.split()[1])
             for line in client.get("/metrics").text.splitlines()
@@ -101,6 +105,54 @@ def test_what_only_reads_is_answered_and_what_writes_is_503_or_done(client: http
         assert used > limit == 1
         assert client.delete(edit["urls"]["self"]).status_code == 204
     assert client.get(edit["urls"]["self"]).status_code == 410
+
+
+def test_whoever_has_a_key_can_look_listen_and_delete_too(
+    server: EmbeddedRedis, own_redis: Redis, tmp_path: Path
+) -> None:
+    token, _ = ApiKeys(own_redis).create("mine")
+    settings, headers = Settings(data_dir=tmp_path, auth="keys"), {"Authorization": f"Bearer {token}"}
+    with (
+        serving(settings, server.url) as url,
+        httpx.Client(base_url=url, headers=headers, timeout=20) as client,
+    ):
+        edit = submit(client).json()
+        events = client.post(f"{edit['urls']['events']}/token").json()["url"]
+        with full(own_redis):
+            refused(submit(client), 503, "unavailable")
+            assert client.get(edit["urls"]["self"]).json()["status"] == "queued"
+            assert client.post(edit["urls"]["cancel"]).json()["status"] == "canceled"
+            assert client.post(f"{edit['urls']['events']}/token").status_code == 200
+            with httpx.Client(base_url=url, timeout=20) as browser:
+                assert everything(browser, events)[-1].event == "done"
+            assert client.delete(edit["urls"]["self"]).status_code == 204
+
+
+def test_an_edit_with_a_webhook_can_be_deleted_and_is_told_of_afterwards(
+    client: httpx.Client, own_redis: Redis
+) -> None:
+    repository = EditRepository(own_redis, 3600)
+    edit_id = new_edit(repository, "edit.canceled")
+    with full(own_redis):
+        assert client.delete(f"/v1/edits/{edit_id}").status_code == 204
+    (claim,) = DeliveryStore(repository).claim(10)
+    delivery = DeliveryStore(repository).load(claim)
+    assert delivery is not None
+    assert '"edit.canceled"' in delivery.body
+
+
+def test_a_webhook_that_was_sent_is_written_down(own_redis: Redis) -> None:
+    repository = EditRepository(own_redis, 3600)
+    edit_id, store = new_edit(repository, "edit.succeeded"), DeliveryStore(repository)
+    end(repository, edit_id)
+    (claim,) = store.claim(10)
+    delivery = store.load(claim)
+    assert delivery is not None
+    with full(own_redis):
+        store.record(claim, delivery, Attempt(at=now(), status=500, error=None, ms=12), wobble=0)
+    written = store.get(edit_id)
+    assert written is not None
+    assert [attempt.status for attempt in written.attempts] == [500]
 
 
 def test_an_edit_that_runs_ends_all_the_same(client: httpx.Client, own_redis: Redis, own_blobs: BlobStore) -> None:

@@ -25,6 +25,7 @@ FOREIGN = [
     {"Origin": "http://127.0.0.1:1"},
     {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "cross-site"},
+    {"Origin": "", "Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site"},
     {"Sec-Fetch-Site": "something new"},
 ]
