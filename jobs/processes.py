@@ -33,3 +33,9 @@ def map_large_blocks(at_least: int) -> None:
     """
     if _LIBC is not None and hasattr(_LIBC, "mallopt"):
         _LIBC.mallopt(_M_MMAP_THRESHOLD, at_least)
+
+
+def give_back_memory() -> None:
+    """Gives what is free in the heaps of all threads back to the system (malloc_trim(3)); takes milliseconds."""
+    if _LIBC is not None and hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)

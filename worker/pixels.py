@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Condition
 
+from jobs.processes import give_back_memory
 from worker.room import HandedBack, Place
 
 PIXELS = 48 * 10**6
@@ -36,6 +37,7 @@ class Pixels:
         try:
             yield
         finally:
+            give_back_memory()
             with self._changed:
                 self._taken -= pixels
                 self._changed.notify_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,8 +35,9 @@ from worker.pixels import SMALL, Pixels
 from worker.reporter import AttemptLost, Reporter, Watched
 from worker.room import HandedBack, Place
 
-if TYPE_CHECKING:  # it imports torch
+if TYPE_CHECKING:  # they import torch
     from foi_core.batching import BatchingEngine
+    from foi_core.finishing import Decoded
 
 
 log = get_logger(__name__)
@@ -148,16 +150,20 @@ class EditTask:
             self.reporter.forget(submission.id)
             place.leave()
         with self.pixels.held(given.pixels):
-            picture, spec = given.load()
-            masks = [part.mask for part in spec.instructions]
-            results = (one.drawn(picture, masks) for one in decoded)
-            return succeeded(record, picture, results, Files(store, submission.id, attempt))
+            return _stored(record, given, decoded, Files(store, submission.id, attempt))
 
 
 def worker_lost(deaths: int) -> Outcome:
     """The end of an edit under which too many workers died."""
     detail = f"{deaths} workers died while they ran the edit; it is not tried again, and others are not affected"
     return Outcome.failed("worker-lost", "The workers that ran the edit died", detail)
+
+
+def _stored(record: EditRecord, given: _Given | _Prepared, decoded: Sequence[Decoded], files: Files) -> Outcome:
+    """A function of its own, so that its pictures are gone when the next edit gets their room."""
+    picture, spec = given.load()
+    masks = [part.mask for part in spec.instructions]
+    return succeeded(record, picture, (one.drawn(picture, masks) for one in decoded), files)
 
 
 class _Given:
