@@ -106,7 +106,7 @@ class _Run:
         loaded = load(model, given.device, given.dtype, safety_checker="off")
         loaded.defaults = ModelDefaults()  # so that a threshold of None is the preset's own
         engine = Engine(loaded)
-        settings = {"model": model, "device": engine.device, "dtype": given.dtype, "steps": steps, "seed": given.seed}
+        settings = {"model": model, "device": engine.device, "dtype": engine.dtype, "steps": steps, "seed": given.seed}
         store = Store(given.work, settings)
         clip = None if clip_source is None else Clip("--clip", clip_source, engine.device)
         judges = Judges({} if clip_source is None else {"clip": clip_source}, clip=clip)
